@@ -1,0 +1,66 @@
+//! Orders to a machine, each with its reply beside it. Verbs 100 to 199. Each may be repeated without harm.
+
+use crate::{
+    dataflow::{Files, PlacedNode},
+    identity::RoleSet,
+    ids::{DataflowId, NodeId},
+    name::DataflowName,
+    request::request,
+};
+use serde::{Deserialize, Serialize};
+
+/// Makes a machine ready: fetch and unpack the files, check every local node. No process is made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrepareRun {
+    /// Id of the run.
+    pub dataflow: DataflowId,
+    /// Name of the run.
+    pub name: DataflowName,
+    /// See [`crate::dataflow::DataflowSpec::descriptor`].
+    pub descriptor: String,
+    /// All nodes of the dataflow with their machines.
+    pub nodes: Vec<PlacedNode>,
+    /// Where the files come from.
+    pub files: Files,
+    /// See [`crate::dataflow::DataflowSpec::uv`].
+    pub uv: bool,
+}
+request!(PrepareRun, 100, "prepare-run", RoleSet::COORDINATOR, Call, Command => ());
+
+/// Spawns the local nodes of a prepared run; answered once every process exists. A run over several machines then waits at the barrier.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpawnRun {
+    /// Which run.
+    pub dataflow: DataflowId,
+}
+request!(SpawnRun, 101, "spawn-run", RoleSet::COORDINATOR, Call, Command => ());
+
+/// Lets the local nodes of a run go: all machines have reached the barrier.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseBarrier {
+    /// Which run.
+    pub dataflow: DataflowId,
+    /// Nodes of all machines that exited before they were ready; if there are any, dora fails the waiting nodes.
+    pub exited_before_subscribe: Vec<NodeId>,
+}
+request!(ReleaseBarrier, 102, "release-barrier", RoleSet::COORDINATOR, Call, Command => ());
+
+/// Stops the local nodes of a run; answered when the stop is under way. The end comes as an event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopRun {
+    /// Which run.
+    pub dataflow: DataflowId,
+    /// See [`crate::cli_to_coordinator::StopDataflow::grace_ms`].
+    pub grace_ms: Option<u64>,
+    /// SIGKILL at once.
+    pub force: bool,
+}
+request!(StopRun, 103, "stop-run", RoleSet::COORDINATOR, Call, Safety => ());
+
+/// Forgets a run that has no process: removes its directory and its record. Refused while a node of it lives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgetRun {
+    /// Which run.
+    pub dataflow: DataflowId,
+}
+request!(ForgetRun, 104, "forget-run", RoleSet::COORDINATOR, Call, Command => ());

@@ -1,0 +1,77 @@
+//! What a machine reports and asks for. Verbs 200 to 299.
+
+use crate::{
+    identity::RoleSet,
+    ids::{BundleHash, DataflowId},
+    log_line::LogBatch,
+    machine::{EngineStatus, LifecycleEvent, MachineFacts, RunReport},
+    request::request,
+};
+use serde::{Deserialize, Serialize};
+
+/// First request of a daemon on a new connection; until it is answered the machine is not used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinMachine {
+    /// What the machine is.
+    pub facts: MachineFacts,
+    /// What it has in hand.
+    pub runs: Vec<RunReport>,
+    /// Number of the latest lifecycle event that it ever made; those above [`Joined::acked_seq`] follow.
+    pub last_seq: u64,
+}
+request!(JoinMachine, 200, "join-machine", RoleSet::DAEMON, Call, Event => Joined);
+
+/// The machine is in use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joined {
+    /// Lifecycle events of this daemon instance up to this number were applied; send those above.
+    pub acked_seq: u64,
+    /// Runs that the coordinator does not want on this machine: stop them by force and forget them.
+    pub unwanted: Vec<DataflowId>,
+}
+
+/// Says that the machine is alive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Its engine.
+    pub engine: EngineStatus,
+}
+request!(Heartbeat, 201, "heartbeat", RoleSet::DAEMON, Call, Event => ());
+
+/// Brings lifecycle events, numbers rising without holes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportEvents {
+    /// At most [`crate::limits::MAX_EVENTS_PER_REPORT`].
+    pub events: Vec<LifecycleEvent>,
+}
+request!(ReportEvents, 202, "report-events", RoleSet::DAEMON, Call, Event => EventsAcked);
+
+/// The events are applied and stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventsAcked {
+    /// Up to and with this number.
+    pub seq: u64,
+}
+
+/// Brings log lines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShipLogs {
+    /// The lines.
+    pub batch: LogBatch,
+}
+request!(ShipLogs, 203, "ship-logs", RoleSet::DAEMON, Call, Logs => LogsAcked);
+
+/// The lines are stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogsAcked {
+    /// Up to and with this offset of the batch's epoch.
+    pub offset: u64,
+}
+
+/// Fetches an archive; each item is at most [`crate::limits::BUNDLE_CHUNK_BYTES`] of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FetchBundle {
+    /// Which archive.
+    pub hash: BundleHash,
+}
+request!(FetchBundle, 204, "fetch-bundle", RoleSet::DAEMON, Feed, Bundle => Vec<u8>);

@@ -1,0 +1,149 @@
+//! What a machine is to all sides: its facts, its engine, and what happened on it.
+
+use crate::{
+    dataflow::{Labels, NodeFailure, NodeStatus},
+    ids::{DataflowId, EngineId, NodeId},
+    name::{DataflowName, MachineName},
+};
+use serde::{Deserialize, Serialize};
+
+/// What a daemon says of its machine when it joins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineFacts {
+    /// Labels given on its command line.
+    pub labels: Labels,
+    /// Build of the daemon.
+    pub build: String,
+    /// Operating system and architecture: `linux x86_64`.
+    pub platform: String,
+    /// Its engine.
+    pub engine: EngineStatus,
+}
+
+/// The engine child of a daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EngineStatus {
+    /// It is on its way up.
+    Starting,
+    /// It answers.
+    Up {
+        /// Which life.
+        engine: EngineId,
+        /// Its process id.
+        pid: u32,
+        /// Version of the dora engine inside.
+        dora_version: String,
+    },
+    /// It is not there.
+    Down {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// One machine as the coordinator knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineSummary {
+    /// Name in its certificate.
+    pub name: MachineName,
+    /// What it said of itself when it last joined.
+    pub facts: MachineFacts,
+    /// Whether it can be reached.
+    pub reach: Reach,
+    /// When it was last heard, in milliseconds since the Unix epoch, by the coordinator's clock.
+    pub last_heard_unix_ms: u64,
+    /// Address it was last heard from.
+    pub address: String,
+    /// Smoothed round trip in microseconds, while it can be reached.
+    pub rtt_us: Option<u64>,
+    /// Dataflows that run on it now.
+    pub dataflows: Vec<DataflowId>,
+}
+
+/// Whether a machine can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reach {
+    /// It is connected and answers.
+    Connected,
+    /// It is silent or gone.
+    Unreachable {
+        /// When it was last heard, in milliseconds since the Unix epoch.
+        since_unix_ms: u64,
+    },
+}
+
+/// One dataflow that a machine has in hand, as its daemon reports it on joining.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunReport {
+    /// Which run.
+    pub dataflow: DataflowId,
+    /// Its name.
+    pub name: DataflowName,
+    /// How far it is on this machine.
+    pub phase: RunPhase,
+    /// The nodes on this machine.
+    pub nodes: Vec<NodeStatus>,
+}
+
+/// How far a run is on one machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RunPhase {
+    /// Files are there and were checked.
+    Prepared,
+    /// Processes are being spawned.
+    Spawning,
+    /// Spawned; waits for other machines at the barrier.
+    AtBarrier,
+    /// Its nodes run.
+    Running,
+    /// It was asked to stop.
+    Stopping,
+    /// All its nodes have ended; what is left is to say so and to ship logs.
+    Ended,
+}
+
+/// One thing that happened to a run on a machine. Numbered without holes per daemon instance, so that it arrives exactly once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LifecycleEvent {
+    /// Number within the daemon instance, from 1.
+    pub seq: u64,
+    /// When, in milliseconds since the Unix epoch, by the machine's clock.
+    pub at_unix_ms: u64,
+    /// To which run.
+    pub dataflow: DataflowId,
+    /// What.
+    pub what: Lifecycle,
+}
+
+/// What happened to a run on one machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Lifecycle {
+    /// A process was made for a node (also on a restart by dora).
+    NodeStarted {
+        /// Which node.
+        node: NodeId,
+        /// Its process id.
+        pid: u32,
+    },
+    /// A node ended and will not be restarted.
+    NodeStopped {
+        /// Which node.
+        node: NodeId,
+        /// Whether it ended well or was asked to.
+        clean: bool,
+    },
+    /// All local nodes of a run over several machines are ready.
+    BarrierReached {
+        /// Nodes that exited before they were ready.
+        exited_before_subscribe: Vec<NodeId>,
+    },
+    /// All local nodes have ended.
+    Finished {
+        /// Nodes that failed.
+        failures: Vec<NodeFailure>,
+        /// What else is to be said. Empty when there is nothing.
+        note: String,
+    },
+    /// Every log line of the run on this machine was shipped and acknowledged.
+    LogsShipped,
+}
