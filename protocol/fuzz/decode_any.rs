@@ -1,0 +1,65 @@
+// Included by path from the fuzz target and from the test that replays its corpus: everything that can arrive from a peer.
+
+use dora_remote_protocol::{
+    agent_to_engine::{AgentFrame, AgentHello},
+    cli_to_coordinator as cli, coordinator_to_daemon as order, daemon_to_coordinator as report,
+    engine_to_agent::{EngineFrame, EngineHello},
+    frame,
+    hello::{Hello, HelloAnswer},
+    limits::MAX_FRAME_BYTES,
+    request::{Answer, FeedFrame, Header, Request},
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// Takes the first byte as the kind of message and decodes the rest as its body; what decodes must survive encoding again.
+pub(crate) fn decode_any(bytes: &[u8]) {
+    let Some((kind, body)) = bytes.split_first() else { return };
+    if let Some(prefix) = body.first_chunk::<{ frame::PREFIX_BYTES }>() {
+        let length = frame::body_length(*prefix, MAX_FRAME_BYTES);
+        assert!(length.is_err() || length.is_ok_and(|length| length <= MAX_FRAME_BYTES));
+    }
+    let messages: &[fn(&[u8])] = &[
+        check::<Header>,
+        check::<Hello>,
+        check::<HelloAnswer>,
+        check::<AgentHello>,
+        check::<AgentFrame>,
+        check::<EngineHello>,
+        check::<EngineFrame>,
+        exchange::<cli::HasBundle>,
+        exchange::<cli::PutBundle>,
+        exchange::<cli::StartDataflow>,
+        exchange::<cli::StopDataflow>,
+        exchange::<cli::ListDataflows>,
+        exchange::<cli::WatchDataflow>,
+        exchange::<cli::ReadLogs>,
+        exchange::<cli::ListMachines>,
+        exchange::<cli::GetStatus>,
+        exchange::<order::PrepareRun>,
+        exchange::<order::SpawnRun>,
+        exchange::<order::ReleaseBarrier>,
+        exchange::<order::StopRun>,
+        exchange::<order::ForgetRun>,
+        exchange::<report::JoinMachine>,
+        exchange::<report::Heartbeat>,
+        exchange::<report::ReportEvents>,
+        exchange::<report::ShipLogs>,
+        exchange::<report::FetchBundle>,
+    ];
+    messages[usize::from(*kind) % messages.len()](body);
+}
+
+/// The body of a request, its answer and its feed frame.
+fn exchange<R: Request>(body: &[u8]) {
+    check::<R>(body);
+    check::<Answer<R::Reply>>(body);
+    check::<FeedFrame<R::Reply>>(body);
+}
+
+fn check<T: Serialize + DeserializeOwned>(body: &[u8]) {
+    let Ok(value) = frame::decode::<T>(body) else { return };
+    let again = frame::encode(&value, usize::MAX).expect("what was decoded can be encoded");
+    let back: T = frame::decode(&again[frame::PREFIX_BYTES..]).expect("what was encoded can be decoded");
+    let twice = frame::encode(&back, usize::MAX).expect("what was decoded can be encoded");
+    assert_eq!(again, twice, "one value has one encoding");
+}
