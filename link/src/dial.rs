@@ -1,0 +1,307 @@
+//! The dialling side: from credentials to a connection with the hello sent in the flight after the TLS handshake.
+//!
+//! Addresses and the race between them lie in `race.rs`. When and how often to dial is the caller's business; see `retry.rs`.
+
+use crate::{
+    address::Address,
+    close::{CloseCode, CloseReason},
+    endpoint::{self, DialKind, plain},
+    error::{CallError, DialError, LinkError, TlsAlert},
+    hello::{self, Speaker},
+    peer::{Peer, PeerParts, Rights, WeakPeer},
+    race::Race,
+    router::Router,
+    serve::Service,
+    shutdown::Tasks,
+    stream::{FrameReader, StreamError},
+};
+use dora_remote_certs::{Clock, Credentials, SystemClock, VerifyError, VerifyReport, client_config_with_report, facts_of};
+use dora_remote_protocol::{hello::HelloAnswer, limits::DIAL_DEADLINE};
+use quinn::{
+    ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig, TransportErrorCode, crypto::rustls::QuicClientConfig,
+};
+use rustls::pki_types::CertificateDer;
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, UNIX_EPOCH},
+};
+use tokio::time::timeout;
+
+/// Dials coordinators with one set of credentials. One UDP socket, opened with the first dial, serves all its connections.
+pub struct Dialer {
+    credentials: Credentials,
+    speaker: Speaker,
+    kind: DialKind,
+    clock: Arc<dyn Clock>,
+    endpoint: Mutex<Option<Endpoint>>,
+    counter: AtomicU64,
+    handlers: Tasks,
+    loops: Tasks,
+}
+
+impl Dialer {
+    /// A dialler that judges certificates by the clock of the machine. Opens nothing yet.
+    ///
+    /// # Errors
+    /// [`LinkError::Credentials`] when the credentials make no TLS configuration.
+    pub fn new(credentials: &Credentials, speaker: Speaker, kind: DialKind) -> Result<Self, LinkError> {
+        Self::with_clock(credentials, speaker, kind, Arc::new(SystemClock))
+    }
+
+    /// A dialler that judges certificates by `clock`.
+    ///
+    /// # Errors
+    /// As [`Dialer::new`].
+    pub fn with_clock(
+        credentials: &Credentials,
+        speaker: Speaker,
+        kind: DialKind,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, LinkError> {
+        // Made here once to fail early; each attempt makes its own, for a report of its own.
+        client_config_with_report(credentials, Arc::clone(&clock), Arc::default())?;
+        Ok(Self {
+            credentials: credentials.clone(),
+            speaker,
+            kind,
+            clock,
+            endpoint: Mutex::new(None),
+            counter: AtomicU64::new(0),
+            handlers: Tasks::new(),
+            loops: Tasks::new(),
+        })
+    }
+
+    /// Raises the counter that the hellos carry: what a daemon remembers of its former life goes in here.
+    pub fn raise_counter(&self, at_least: u64) {
+        self.counter.fetch_max(at_least, Ordering::Relaxed);
+    }
+
+    /// The counter of the last hello.
+    #[must_use]
+    pub fn counter(&self) -> u64 {
+        self.counter.load(Ordering::Relaxed)
+    }
+
+    /// Connects to a coordinator, within [`DIAL_DEADLINE`]. The hello is sent and not waited for, so that a command may go
+    /// along with it: with TLS 1.3, that our certificate was refused is learnt from [`Peer::welcome`] or the first call.
+    ///
+    /// # Errors
+    /// See [`DialError`].
+    pub async fn dial(&self, address: &Address) -> Result<Peer, DialError> {
+        let (peer, _) = self.connect(address).await?;
+        Ok(peer)
+    }
+
+    /// As [`Dialer::dial`], and serves what the coordinator asks on this connection, until it ends or the peer is dropped.
+    ///
+    /// # Errors
+    /// See [`DialError`].
+    pub async fn dial_with_router(&self, address: &Address, router: Router) -> Result<Peer, DialError> {
+        let router = router.build().map_err(LinkError::from)?;
+        let (peer, connection) = self.connect(address).await?;
+        let service = Service {
+            router: Arc::new(router),
+            handlers: self.handlers.clone(),
+            gatekeeper: None,
+            on_refusal: Arc::new(|_, _| {}),
+        };
+        let weak = peer.downgrade();
+        self.loops.spawn("orders", async move {
+            service.run(&weak, &connection).await;
+        });
+        Ok(peer)
+    }
+
+    /// Moves all connections to a fresh UDP socket, and tells the peers so: right after the network has changed, or the
+    /// machine has slept. Does nothing before the first dial. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`LinkError`] when no socket is to be had; the old one is kept then.
+    pub fn rebind(&self) -> Result<(), LinkError> {
+        let endpoint = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(endpoint) = &*endpoint else {
+            return Ok(());
+        };
+        let socket = endpoint::dialling_socket(self.kind)?;
+        endpoint.rebind(socket).map_err(LinkError::Socket)
+    }
+
+    /// Ends everything: tells handlers, waits for them up to `grace`, closes the connections, lets the last packets leave.
+    /// Safe to call twice. Further dials fail.
+    pub async fn shutdown(&self, grace: Duration) {
+        if !self.handlers.end(grace).await {
+            tracing::debug!("some orders were dropped because they did not end in time");
+        }
+        let endpoint = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(endpoint) = &endpoint {
+            endpoint.close(CloseCode::Done.var(), b"");
+        }
+        self.loops.end(endpoint::LAST_PACKETS).await;
+        if let Some(endpoint) = &endpoint {
+            // A peer that is gone would keep an endpoint waiting; nobody needs more than the last packets.
+            drop(timeout(endpoint::LAST_PACKETS, endpoint.wait_idle()).await);
+        }
+    }
+
+    async fn connect(&self, address: &Address) -> Result<(Peer, Connection), DialError> {
+        self.check_own_certificate()?;
+        let endpoint = self.endpoint()?;
+        let began = Instant::now();
+        let mut race = Race::default();
+        let connection = match timeout(DIAL_DEADLINE, race.run(self, &endpoint, address)).await {
+            Ok(outcome) => outcome?,
+            Err(_) => return Err(race.lost(address, began.elapsed())),
+        };
+        let remote = plain(connection.remote_address());
+        let chain = peer_chain(&connection);
+        let broken = |detail: String| DialError::ServerRefused { address: remote, detail };
+        let leaf = chain.first().ok_or_else(|| broken("there is none".to_owned()))?;
+        let certificate = facts_of(leaf).map_err(|error| broken(error.to_string()))?;
+        let peer = Peer::new(PeerParts {
+            connection: connection.clone(),
+            certificate,
+            chain,
+            rights: Rights::Full,
+            hello: None,
+            greeting: None,
+        });
+        let hello = self.speaker.hello(self.next_counter());
+        let answer = hello::say(&connection, &hello).await.map_err(|error| match error {
+            StreamError::Lost(error) => self.verdict(remote, &error, None),
+            other => DialError::Tls {
+                address: remote,
+                detail: format!("cannot say hello: {other}"),
+            },
+        })?;
+        let weak = peer.downgrade();
+        self.loops.spawn("hello", async move { await_answer(weak, answer).await });
+        tracing::debug!(%remote, peer = %peer.identity(), took = ?began.elapsed(), "dialled");
+        Ok((peer, connection))
+    }
+
+    /// People are told at once that their certificate has ended; a daemon tries, because it may still be let in to renew.
+    fn check_own_certificate(&self) -> Result<(), DialError> {
+        let not_after = self.credentials.certificate().not_after;
+        let now = self.clock.now();
+        if self.kind != DialKind::Daemon && now > not_after {
+            return Err(DialError::OurCertificateExpired { not_after, now });
+        }
+        Ok(())
+    }
+
+    fn endpoint(&self) -> Result<Endpoint, LinkError> {
+        if self.handlers.token().is_cancelled() {
+            return Err(LinkError::Ending);
+        }
+        let mut slot = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(endpoint) = &*slot {
+            return Ok(endpoint.clone());
+        }
+        let socket = endpoint::dialling_socket(self.kind)?;
+        let endpoint =
+            Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(quinn::TokioRuntime)).map_err(LinkError::Socket)?;
+        *slot = Some(endpoint.clone());
+        Ok(endpoint)
+    }
+
+    /// Starts from the wall clock, so that it goes forward from one process to the next as well.
+    fn next_counter(&self) -> u64 {
+        let since = self.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let wall = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
+        let step = |last: u64| Some(wall.max(last.saturating_add(1)));
+        match self.counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step) {
+            Ok(last) | Err(last) => wall.max(last.saturating_add(1)),
+        }
+    }
+
+    /// A configuration of its own for each attempt, so that the verifier's report belongs to that attempt alone.
+    pub(crate) fn config(&self, report: &Arc<VerifyReport>) -> Result<ClientConfig, LinkError> {
+        let tls = client_config_with_report(&self.credentials, Arc::clone(&self.clock), Arc::clone(report))?;
+        let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
+        config.transport_config(endpoint::dialling_transport(self.kind));
+        Ok(config)
+    }
+
+    /// What a failed handshake means.
+    pub(crate) fn verdict(&self, address: SocketAddr, error: &ConnectionError, found: Option<VerifyError>) -> DialError {
+        if let Some(found) = found {
+            return match found {
+                VerifyError::UnknownAuthority => DialError::ServerNotTrusted { address },
+                VerifyError::Expired { not_after, now } => DialError::ServerExpired { address, not_after, now },
+                VerifyError::NotYetValid { not_before, now } => DialError::ServerNotYetValid {
+                    address,
+                    not_before,
+                    now,
+                },
+                VerifyError::NotACoordinator { found, trust_domain } => DialError::WrongServerRole {
+                    address,
+                    found,
+                    trust_domain,
+                },
+                VerifyError::Malformed { reason } => DialError::ServerRefused { address, detail: reason },
+            };
+        }
+        match error {
+            ConnectionError::ConnectionClosed(close) if close.error_code == TransportErrorCode::CONNECTION_REFUSED => {
+                DialError::NotAccepting { address }
+            }
+            ConnectionError::TimedOut => DialError::Unreachable {
+                address: Address {
+                    host: address.ip().to_string(),
+                    port: address.port(),
+                },
+                tried: vec![address],
+                after: DIAL_DEADLINE,
+            },
+            other => match CloseReason::of(other, None) {
+                CloseReason::RefusedByPeer {
+                    alert: TlsAlert::NO_APPLICATION_PROTOCOL,
+                } => DialError::OtherProtocol { address },
+                CloseReason::RefusedByPeer { alert } => DialError::OurCertificateRefused { address, alert },
+                reason => DialError::Tls {
+                    address,
+                    detail: reason.to_string(),
+                },
+            },
+        }
+    }
+}
+
+impl std::fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dialer")
+            .field("identity", &format_args!("{}", self.credentials.identity()))
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Waits for the answer to the hello, and tells everybody who waits for it.
+async fn await_answer(weak: WeakPeer, answer: FrameReader) {
+    let read = timeout(DIAL_DEADLINE, hello::read_answer(answer)).await;
+    let Some(peer) = weak.upgrade() else {
+        return;
+    };
+    let (answer, code) = match read {
+        Ok(Ok(HelloAnswer::Welcome(welcome))) => return weak.greeted(Ok(welcome)),
+        // Whoever reads last closes, and after a refusal there is nothing left to read.
+        Ok(Ok(HelloAnswer::Refusal(refusal))) => (CallError::HelloRefused(refusal), CloseCode::Done),
+        Ok(Err(error)) => (peer.call_error(error), CloseCode::ProtocolError),
+        Err(_) => (CallError::TimedOut { after: DIAL_DEADLINE }, CloseCode::Unanswered),
+    };
+    weak.greeted(Err(answer));
+    peer.close(code, code.as_str());
+}
+
+fn peer_chain(connection: &Connection) -> Vec<CertificateDer<'static>> {
+    connection
+        .peer_identity()
+        .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
+        .map(|chain| *chain)
+        .unwrap_or_default()
+}

@@ -1,0 +1,9 @@
+//! Dialler and acceptor against each other: real QUIC over loopback, real certificates, one process, port 0.
+
+#![expect(clippy::expect_used, reason = "a test says what it expects and fails when that is wrong")]
+
+mod calls;
+mod endings;
+mod refusals;
+mod round_trips;
+mod world;
