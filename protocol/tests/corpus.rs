@@ -1,5 +1,7 @@
 //! Replays the committed corpus of the fuzz target `decode`, so that what once broke a decoder stays mended.
 
+#![expect(clippy::expect_used, reason = "helpers of tests stand outside of test functions")]
+
 #[path = "../fuzz/decode_any.rs"]
 mod decode_any;
 

@@ -3,6 +3,8 @@
 //! A test here fails when a change would make two builds misunderstand each other. Change the bytes only together with the
 //! protocol version.
 
+#![expect(clippy::expect_used, reason = "helpers of tests stand outside of test functions")]
+
 use dora_remote_protocol::{
     cli_to_coordinator::{StartDataflow, StopDataflow},
     dataflow::{BundleRef, DataflowEvent, DataflowRef, DataflowSpec, DataflowState, Files, NameWish, NodeSpec},
@@ -248,12 +250,24 @@ fn golden<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T, fields
     let mut at = 0;
     for (field, hex) in fields {
         let wanted = bytes(hex);
-        let found = body.get(at..at + wanted.len()).unwrap_or(&body[at.min(body.len())..]);
-        assert_eq!(found, wanted, "field `{field}` at byte {at} of {value:?}; whole body {body:02x?}");
+        let found = body.get(at..at + wanted.len()).unwrap_or_else(|| &body[at.min(body.len())..]);
+        assert_eq!(
+            found, wanted,
+            "field `{field}` at byte {at} of {value:?}; whole body {body:02x?}"
+        );
         at += wanted.len();
     }
-    assert_eq!(at, body.len(), "bytes behind the last field of {value:?}: {:02x?}", &body[at..]);
-    assert_eq!(prefix, u32::try_from(at).expect("short").to_be_bytes(), "length prefix, big endian");
+    assert_eq!(
+        at,
+        body.len(),
+        "bytes behind the last field of {value:?}: {:02x?}",
+        &body[at..]
+    );
+    assert_eq!(
+        prefix,
+        u32::try_from(at).expect("short").to_be_bytes(),
+        "length prefix, big endian"
+    );
     assert_eq!(&frame::decode::<T>(body).expect("our own bytes"), value);
 }
 

@@ -1,5 +1,7 @@
 //! Properties of the wire: every message survives its frame, and no bytes, however broken, make a decoder panic.
 
+#![expect(clippy::expect_used, reason = "helpers of tests stand outside of test functions")]
+
 #[path = "../fuzz/decode_any.rs"]
 mod decode_any;
 
@@ -9,8 +11,8 @@ use dora_remote_protocol::{
     coordinator_to_daemon::PrepareRun,
     daemon_to_coordinator::{JoinMachine, ReportEvents, ShipLogs},
     dataflow::{
-        BundleRef, DataflowRef, DataflowResult, DataflowSpec, DataflowState, DataflowSummary, FailureCause, Files, Labels, NameWish,
-        NodeFailure, NodeSpec, NodeState, NodeStatus, PlacedNode,
+        BundleRef, DataflowRef, DataflowResult, DataflowSpec, DataflowState, DataflowSummary, FailureCause, Files, Labels,
+        NameWish, NodeFailure, NodeSpec, NodeState, NodeStatus, PlacedNode,
     },
     engine_to_agent::{EngineEvent, EngineFrame},
     frame,
@@ -138,8 +140,15 @@ fn header() -> impl Strategy<Value = Header> {
 }
 
 fn hello() -> impl Strategy<Value = Hello> {
-    (any::<(u16, u16)>(), ".{0,20}", vec(".{0,8}", 0..4), uuid(), uuid(), any::<u64>()).prop_map(
-        |((oldest, newest), build, features, instance, boot, counter)| Hello {
+    (
+        any::<(u16, u16)>(),
+        ".{0,20}",
+        vec(".{0,8}", 0..4),
+        uuid(),
+        uuid(),
+        any::<u64>(),
+    )
+        .prop_map(|((oldest, newest), build, features, instance, boot, counter)| Hello {
             versions: VersionRange {
                 oldest: Version(oldest),
                 newest: Version(newest),
@@ -149,8 +158,7 @@ fn hello() -> impl Strategy<Value = Hello> {
             instance: InstanceId(instance),
             boot: BootId(boot),
             counter,
-        },
-    )
+        })
 }
 
 fn node_spec() -> impl Strategy<Value = NodeSpec> {
@@ -164,31 +172,42 @@ fn node_spec() -> impl Strategy<Value = NodeSpec> {
 
 fn files() -> impl Strategy<Value = Files> {
     prop_oneof![
-        (any::<[u8; 32]>(), any::<(u64, u64, u64)>()).prop_map(|(hash, (bytes, unpacked_bytes, entries))| Files::Bundle(BundleRef {
-            hash: BundleHash(hash),
-            bytes,
-            unpacked_bytes,
-            entries,
-        })),
+        (any::<[u8; 32]>(), any::<(u64, u64, u64)>()).prop_map(|(hash, (bytes, unpacked_bytes, entries))| Files::Bundle(
+            BundleRef {
+                hash: BundleHash(hash),
+                bytes,
+                unpacked_bytes,
+                entries,
+            }
+        )),
         ".{0,40}".prop_map(Files::OnMachine),
     ]
 }
 
 fn start() -> impl Strategy<Value = StartDataflow> {
     let wish = prop_oneof![name().prop_map(NameWish::Exactly), name().prop_map(NameWish::Like)];
-    (uuid(), wish, ".{0,200}", vec(node_spec(), 0..6), option::of(name()), files(), any::<bool>()).prop_map(
-        |(start_id, name, descriptor, nodes, default_machine, files, uv)| StartDataflow {
-            start_id: RequestId(start_id),
-            spec: DataflowSpec {
-                name,
-                descriptor,
-                nodes,
-                default_machine,
-                files,
-                uv,
-            },
-        },
+    (
+        uuid(),
+        wish,
+        ".{0,200}",
+        vec(node_spec(), 0..6),
+        option::of(name()),
+        files(),
+        any::<bool>(),
     )
+        .prop_map(
+            |(start_id, name, descriptor, nodes, default_machine, files, uv)| StartDataflow {
+                start_id: RequestId(start_id),
+                spec: DataflowSpec {
+                    name,
+                    descriptor,
+                    nodes,
+                    default_machine,
+                    files,
+                    uv,
+                },
+            },
+        )
 }
 
 fn dataflow_ref() -> impl Strategy<Value = DataflowRef> {
@@ -250,7 +269,12 @@ fn run_order() -> impl Strategy<Value = RunOrder> {
 }
 
 fn node_status() -> impl Strategy<Value = NodeStatus> {
-    let state = select(vec![NodeState::Waiting, NodeState::Running, NodeState::Stopped, NodeState::Failed]);
+    let state = select(vec![
+        NodeState::Waiting,
+        NodeState::Running,
+        NodeState::Stopped,
+        NodeState::Failed,
+    ]);
     (node(), name(), state, any::<Option<u32>>()).prop_map(|(id, machine, state, pid)| NodeStatus { id, machine, state, pid })
 }
 
@@ -284,8 +308,15 @@ fn join() -> impl Strategy<Value = JoinMachine> {
         phase,
         nodes,
     });
-    (labels(), ".{0,12}", ".{0,20}", engine_status(), vec(report, 0..4), any::<u64>()).prop_map(
-        |(labels, build, platform, engine, runs, last_seq)| JoinMachine {
+    (
+        labels(),
+        ".{0,12}",
+        ".{0,20}",
+        engine_status(),
+        vec(report, 0..4),
+        any::<u64>(),
+    )
+        .prop_map(|(labels, build, platform, engine, runs, last_seq)| JoinMachine {
             facts: MachineFacts {
                 labels,
                 build,
@@ -294,8 +325,7 @@ fn join() -> impl Strategy<Value = JoinMachine> {
             },
             runs,
             last_seq,
-        },
-    )
+        })
 }
 
 fn failure() -> impl Strategy<Value = NodeFailure> {
@@ -382,8 +412,15 @@ fn batch() -> impl Strategy<Value = LogBatch> {
 }
 
 fn log_item() -> impl Strategy<Value = LogItem> {
-    let line = (any::<(u64, u64)>(), name(), source(), stream(), option::of(level()), ".{0,120}").prop_map(
-        |((seq, at_unix_ms), machine, source, stream, level, text)| LogLine {
+    let line = (
+        any::<(u64, u64)>(),
+        name(),
+        source(),
+        stream(),
+        option::of(level()),
+        ".{0,120}",
+    )
+        .prop_map(|((seq, at_unix_ms), machine, source, stream, level, text)| LogLine {
             seq,
             machine,
             source,
@@ -391,8 +428,7 @@ fn log_item() -> impl Strategy<Value = LogItem> {
             level,
             at_unix_ms,
             text,
-        },
-    );
+        });
     prop_oneof![
         vec(line, 0..8).prop_map(LogItem::Lines),
         any::<(u64, u64)>().prop_map(|(lines, next_after)| LogItem::Gap { lines, next_after }),
@@ -426,18 +462,20 @@ fn summary() -> impl Strategy<Value = DataflowSummary> {
         prop::collection::btree_map(name(), any::<u64>(), 0..3),
         option::of(result),
     )
-        .prop_map(|(id, name, state, (created, running, ended), nodes, unreachable, result)| DataflowSummary {
-            id,
-            name,
-            state,
-            created_unix_ms: created,
-            running_since_unix_ms: running,
-            ended_unix_ms: ended,
-            started_by: "spiffe://lab/admin/ann".to_owned(),
-            nodes,
-            unreachable,
-            result,
-        })
+        .prop_map(
+            |(id, name, state, (created, running, ended), nodes, unreachable, result)| DataflowSummary {
+                id,
+                name,
+                state,
+                created_unix_ms: created,
+                running_since_unix_ms: running,
+                ended_unix_ms: ended,
+                started_by: "spiffe://lab/admin/ann".to_owned(),
+                nodes,
+                unreachable,
+                result,
+            },
+        )
 }
 
 fn refusal() -> impl Strategy<Value = Refusal> {

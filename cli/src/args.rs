@@ -1,0 +1,287 @@
+//! Every verb, every flag and its help text; nothing is decided here.
+
+mod certs;
+#[cfg(feature = "server")]
+mod servers;
+
+pub use certs::{Certs, CertsInit, CertsIssue, CertsShow, RoleArg};
+#[cfg(feature = "server")]
+pub use servers::{Coordinator, Daemon, Down, Engine, LogFormat};
+
+use crate::{exit, output::Format, output::time::parse_span};
+use clap::{ArgAction, Args, Parser, Subcommand};
+use dora_remote_protocol::{
+    ids::NodeId,
+    name::{DataflowName, MachineName},
+};
+use std::{path::PathBuf, time::Duration};
+
+/// Start, watch and stop Dora dataflows on machines elsewhere, over QUIC with mutual TLS.
+#[derive(Debug, Parser)]
+#[command(
+    name = "dora-remote",
+    version,
+    max_term_width = 110,
+    after_help = exit::TABLE,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    /// Flags of every verb.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every verb.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// The coordinator: DNS name, IPv4 or IPv6, with a port unless it is 6013 [env: DORA_REMOTE_ADDR, DORA_COORDINATOR_ADDR]
+    #[arg(long, global = true, value_name = "HOST[:PORT]")]
+    pub coordinator_addr: Option<String>,
+    /// The port of the coordinator, where the address names none [env: DORA_COORDINATOR_PORT]
+    #[arg(long, global = true, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub coordinator_port: Option<u16>,
+    /// Directory with your certificate, key and root [env: DORA_REMOTE_IDENTITY] [default: ~/.config/dora-remote/identity]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub identity: Option<PathBuf>,
+    /// For people or for programs: one JSON document, or JSON Lines where something is followed
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t)]
+    pub format: Format,
+    /// Say nothing but data and failures
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Log what happens to standard error; twice for more
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a dataflow and follow it
+    #[command(after_help = "\
+Examples:
+  dora-remote start dataflow.yml
+  dora-remote start dataflow.yml --detach --name arm --machine robot-7
+  dora-remote start dataflow.yml --coordinator-addr robots.example.com --env SEED=42 --env-file secrets.env
+
+The folder of the file travels along: everything that git does not ignore, and the files that nodes name.
+The first Ctrl-C asks for a stop and waits for its end, the second one leaves.
+Needs the role admin or operator.")]
+    Start(Start),
+    /// Stop a dataflow
+    #[command(after_help = "\
+Examples:
+  dora-remote stop arm
+  dora-remote stop --all --grace-duration 2s
+  dora-remote stop 019f2c41-7d52-7cc8-a9a2-0f3c1e2b4d5e --force
+
+Needs the role admin or operator.")]
+    Stop(Stop),
+    /// List dataflows
+    #[command(
+        visible_alias = "ps",
+        after_help = "\
+Examples:
+  dora-remote list
+  dora-remote list --format json
+  dora-remote ps -q
+
+Needs the role admin, operator or viewer."
+    )]
+    List(List),
+    /// Show log lines of a dataflow
+    #[command(after_help = "\
+Examples:
+  dora-remote logs arm --follow
+  dora-remote logs arm --node camera --tail 100
+  dora-remote logs arm --format json
+
+Needs the role admin, operator or viewer.")]
+    Logs(Logs),
+    /// List machines
+    #[command(after_help = "\
+Examples:
+  dora-remote machines
+  dora-remote machines --format json
+
+Needs the role admin, operator or viewer.")]
+    Machines,
+    /// Show how the coordinator is, and who you are to it
+    #[command(after_help = "\
+Examples:
+  dora-remote status
+  dora-remote status --coordinator-addr 192.0.2.7:6013
+
+Needs the role admin, operator or viewer.")]
+    Status,
+    /// Make an authority, issue and show certificates
+    #[command(subcommand)]
+    Certs(Certs),
+    /// Start coordinator, daemon and engine on this machine, with an authority of their own
+    #[cfg(feature = "server")]
+    #[command(after_help = "\
+Examples:
+  dora-remote up
+  dora-remote start dataflow.yml")]
+    Up,
+    /// End what `up` has started
+    #[cfg(feature = "server")]
+    #[command(after_help = "\
+Examples:
+  dora-remote down
+  dora-remote down --force")]
+    Down(Down),
+    /// Run a coordinator
+    #[cfg(feature = "server")]
+    #[command(after_help = "\
+Examples:
+  dora-remote coordinator --authority ./authority
+  dora-remote coordinator --identity ./coordinator --listen 0.0.0.0:6013 --log-format json")]
+    Coordinator(Coordinator),
+    /// Run the daemon of a machine; its name is the one in its certificate
+    #[cfg(feature = "server")]
+    #[command(after_help = "\
+Examples:
+  dora-remote daemon --coordinator-addr robots.example.com --identity ./robot-7
+  dora-remote daemon --labels gpu=true,arm=left --pass-env 'ROS_*' --pass-env DISPLAY --env-file ros.env")]
+    Daemon(Daemon),
+    /// Run the engine of a machine; the daemon starts it
+    #[cfg(feature = "server")]
+    #[command(hide = true)]
+    Engine(Engine),
+}
+
+/// Start a dataflow.
+#[derive(Debug, Args)]
+pub struct Start {
+    /// The YAML file that describes the dataflow
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    /// Follow the dataflow to its end (the default)
+    #[arg(long, conflicts_with = "detach")]
+    pub attach: bool,
+    /// Return once the dataflow runs
+    #[arg(long)]
+    pub detach: bool,
+    /// Call the dataflow so; without it, the name of the file or its folder, with a number where that is taken
+    #[arg(short, long, value_name = "NAME")]
+    pub name: Option<DataflowName>,
+    /// The machine for nodes that name none
+    #[arg(long, value_name = "NAME")]
+    pub machine: Option<MachineName>,
+    /// Bring no files: use this directory, which is on the machine already
+    #[arg(long, value_name = "DIR", value_parser = absolute_directory)]
+    pub working_dir: Option<String>,
+    /// Set a variable for every node; without a value it is taken from here. A node's own `env:` wins
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+    /// Read variables for every node from a file of NAME=VALUE lines
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Vec<PathBuf>,
+    /// Run Python nodes in an environment managed by uv
+    #[arg(long)]
+    pub uv: bool,
+    /// End the dataflow once every node has ended, timers notwithstanding
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub exit_when_nodes_finish: Option<bool>,
+}
+
+/// Stop a dataflow.
+#[derive(Debug, Args)]
+pub struct Stop {
+    /// Its name or id; not needed when exactly one runs
+    #[arg(value_name = "NAME|ID", conflicts_with_all = ["name", "all"])]
+    pub dataflow: Option<String>,
+    /// Its name
+    #[arg(short, long, value_name = "NAME", conflicts_with = "all")]
+    pub name: Option<String>,
+    /// Every dataflow
+    #[arg(long)]
+    pub all: bool,
+    /// Time between the stop event and SIGTERM; SIGKILL follows at 1.5 times that [default: 10s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_span, conflicts_with = "force")]
+    pub grace_duration: Option<Duration>,
+    /// Kill its nodes at once
+    #[arg(short, long)]
+    pub force: bool,
+}
+
+/// List dataflows.
+#[derive(Debug, Args)]
+pub struct List {
+    /// Same as `--format`
+    #[arg(short = 'f', value_name = "FORMAT", value_enum, hide = true)]
+    pub short_format: Option<Format>,
+}
+
+/// Show log lines.
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// The dataflow's name or id; not needed when exactly one runs
+    #[arg(value_name = "NAME|ID")]
+    pub dataflow: Option<String>,
+    /// Only lines of this node; may be given several times
+    #[arg(short, long = "node", value_name = "NODE")]
+    pub nodes: Vec<NodeId>,
+    /// Lines of all nodes and of the machines (the default)
+    #[arg(long, conflicts_with = "nodes")]
+    pub all_nodes: bool,
+    /// Go on with lines as they are written, until the dataflow has ended
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Begin with the last N lines
+    #[arg(long, value_name = "N")]
+    pub tail: Option<u64>,
+}
+
+fn absolute_directory(text: &str) -> Result<String, String> {
+    if text.starts_with('/') {
+        return Ok(text.to_owned());
+    }
+    Err("it is a directory on the machine, so it must be absolute".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_stand_before_or_behind_the_verb() {
+        for line in [
+            ["dora-remote", "--coordinator-addr", "h", "list"],
+            ["dora-remote", "list", "--coordinator-addr", "h"],
+        ] {
+            let cli = Cli::try_parse_from(line).expect("good");
+            assert_eq!(cli.global.coordinator_addr.as_deref(), Some("h"));
+        }
+    }
+
+    #[test]
+    fn attach_and_detach_exclude_each_other_and_so_do_grace_and_force() {
+        for line in [
+            &["dora-remote", "start", "x", "--attach", "--detach"][..],
+            &["dora-remote", "stop", "x", "--force", "--grace-duration", "1s"],
+            &["dora-remote", "stop", "x", "--all"],
+            &["dora-remote", "start", "x", "--working-dir", "relative"],
+        ] {
+            assert!(Cli::try_parse_from(line).is_err(), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn ps_is_list() {
+        let cli = Cli::try_parse_from(["dora-remote", "ps"]).expect("good");
+        assert!(matches!(cli.command, Command::List(_)));
+    }
+}

@@ -1,0 +1,109 @@
+//! The verbs and flags of `certs`.
+
+use crate::output::time::parse_span;
+use clap::{Args, Subcommand, ValueEnum};
+use dora_remote_protocol::{
+    identity::{Role, TrustDomain},
+    name::Name,
+};
+use std::{path::PathBuf, time::Duration};
+
+/// Make an authority, issue and show certificates.
+#[derive(Debug, Subcommand)]
+pub enum Certs {
+    /// Make an authority and the certificate of a first admin
+    #[command(after_help = "\
+Examples:
+  dora-remote certs init --out ./authority
+  dora-remote certs init --trust-domain lab.example --out ./authority
+
+Keep DIR/root.key offline. The admin's certificate lies in DIR/admin; move it to ~/.config/dora-remote/identity.")]
+    Init(CertsInit),
+    /// Issue a certificate
+    #[command(after_help = "\
+Examples:
+  dora-remote certs issue --authority ./authority --role coordinator --name main --out ./coordinator
+  dora-remote certs issue --authority ./authority --role daemon --name robot-7 --out ./robot-7
+  dora-remote certs issue --authority ./authority --role viewer --name ci --life 1h --out ./ci
+
+DIR then holds a private key: move it to where it is used, over a channel that you trust.")]
+    Issue(CertsIssue),
+    /// Show what certificates say
+    #[command(after_help = "\
+Examples:
+  dora-remote certs show ./robot-7
+  dora-remote certs show ./authority/root.crt")]
+    Show(CertsShow),
+}
+
+/// Make an authority.
+#[derive(Debug, Args)]
+pub struct CertsInit {
+    /// What all its certificates have in common: lower-case letters, digits, `.`, `-` and `_`
+    #[arg(long, value_name = "DOMAIN", default_value = "dora")]
+    pub trust_domain: TrustDomain,
+    /// Name of the first admin
+    #[arg(long, value_name = "NAME", default_value = "admin")]
+    pub admin: Name,
+    /// Where the authority is to be kept
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+/// Issue a certificate.
+#[derive(Debug, Args)]
+pub struct CertsIssue {
+    /// What its holder is
+    #[arg(long, value_enum)]
+    pub role: RoleArg,
+    /// What its holder is called; for a daemon the name of its machine
+    #[arg(long)]
+    pub name: Name,
+    /// Where the certificate and its key go
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Where the authority is kept [default: ~/.config/dora-remote/authority]
+    #[arg(long, value_name = "DIR")]
+    pub authority: Option<PathBuf>,
+    /// How long it lives [default: 7d for a daemon, 30d for all others]
+    #[arg(long, value_name = "DURATION", value_parser = parse_span)]
+    pub life: Option<Duration>,
+    /// Replace the certificate that is there
+    #[arg(long)]
+    pub overwrite: bool,
+}
+
+/// Show what certificates say.
+#[derive(Debug, Args)]
+pub struct CertsShow {
+    /// A PEM file, the directory of an identity or of an authority [default: your identity]
+    #[arg(value_name = "FILE|DIR")]
+    pub path: Option<PathBuf>,
+}
+
+/// A role on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RoleArg {
+    /// May do everything a person can do
+    Admin,
+    /// May start, stop and watch dataflows
+    Operator,
+    /// May look, and change nothing
+    Viewer,
+    /// The agent on a machine
+    Daemon,
+    /// The server that all others talk to
+    Coordinator,
+}
+
+impl From<RoleArg> for Role {
+    fn from(role: RoleArg) -> Self {
+        match role {
+            RoleArg::Admin => Self::Admin,
+            RoleArg::Operator => Self::Operator,
+            RoleArg::Viewer => Self::Viewer,
+            RoleArg::Daemon => Self::Daemon,
+            RoleArg::Coordinator => Self::Coordinator,
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! One session with a coordinator: dial, ask, and dial again when the connection is lost while something is followed.
+//!
+//! Which requests are made, and what is shown of their answers, is decided by the commands.
+
+use crate::{
+    exit::Exit,
+    failure::Failure,
+    output::{Printer, progress, time::span},
+    target::Target,
+};
+use dora_remote_certs::{Credentials, LifeLeft, lives_left};
+use dora_remote_link::{Address, CallError, CloseCode, CloseReason, DialKind, Dialer, Feed, Peer, Speaker};
+use dora_remote_protocol::{
+    ids::{BootId, InstanceId},
+    limits::{REDIAL_FAST, SILENCE},
+    request::Request,
+};
+use serde::de::DeserializeOwned;
+use std::{
+    fs,
+    time::{Duration, Instant, SystemTime},
+};
+use tokio::{sync::Mutex, time::sleep};
+use uuid::Uuid;
+
+/// How long a lost connection is dialled again before the command gives up.
+pub const RETURN_DEADLINE: Duration = Duration::from_secs(60);
+/// Silence on a feed after which its connection counts as lost. Feeds say every two seconds that they are alive.
+const LOST_AFTER: Duration = SILENCE.saturating_mul(2);
+/// How often silence is looked at.
+const GLANCE: Duration = Duration::from_secs(1);
+
+/// A session with one coordinator.
+pub struct Session {
+    dialer: Dialer,
+    address: Address,
+    printer: Printer,
+    peer: Mutex<Peer>,
+}
+
+impl Session {
+    /// Loads the identity and dials.
+    ///
+    /// # Errors
+    /// A failure with exit code 6 for an identity that cannot be used, 5 for a coordinator that does not answer, and others.
+    pub async fn open(target: &Target, kind: DialKind, printer: &Printer) -> Result<Self, Failure> {
+        let credentials = load_identity(target, printer)?;
+        let dialer = Dialer::new(&credentials, speaker(), kind)
+            .map_err(|error| Failure::new(Exit::Failed, "cannot make a connection").because(&error))?;
+        let address = target.address.clone();
+        let connecting = || format!("connecting to {address}");
+        let peer = progress::showing(printer, connecting, dialer.dial(&address))
+            .await
+            .map_err(|error| Failure::of_dial(&address, &error))?;
+        Ok(Self {
+            dialer,
+            address,
+            printer: printer.clone(),
+            peer: Mutex::new(peer),
+        })
+    }
+
+    /// Where the coordinator is.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// The connection as it is now.
+    pub async fn peer(&self) -> Peer {
+        self.peer.lock().await.clone()
+    }
+
+    /// Asks and waits for the reply; `what` is what is wanted, such as ``stop `camera` ``.
+    ///
+    /// # Errors
+    /// What the coordinator refuses, and all that can go wrong on the way.
+    pub async fn call<R: Request>(&self, what: &str, request: &R, deadline: Duration) -> Result<R::Reply, Failure> {
+        let peer = self.peer().await;
+        let asking = peer.call(request, deadline);
+        progress::showing(&self.printer, || format!("waiting for {}", self.address), asking)
+            .await
+            .map_err(|error| Failure::of_call(what, &error))
+    }
+
+    /// The coordinator's clock in milliseconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// What can go wrong on the way.
+    pub async fn now_unix_ms(&self) -> Result<u64, Failure> {
+        let welcome = self.peer().await.welcome().await;
+        Ok(welcome.map_err(|error| Failure::of_call("connect", &error))?.time_unix_ms)
+    }
+
+    /// Gives a connection that stands, after `lost` was lost. Dials for [`RETURN_DEADLINE`]; of several that ask, one dials.
+    ///
+    /// # Errors
+    /// The last failure when the time is over, or at once one that no further dial can heal.
+    pub async fn renew(&self, lost: &Peer) -> Result<Peer, Failure> {
+        let mut current = self.peer.lock().await;
+        if current.id() != lost.id() && !current.is_closed() {
+            return Ok(current.clone());
+        }
+        self.printer
+            .note(&format!("the connection to {} was lost; connecting again", self.address));
+        lost.close(CloseCode::Superseded, "");
+        let began = Instant::now();
+        loop {
+            match self.dial_and_greet().await {
+                Ok(peer) => {
+                    self.printer.note(&format!("connected again after {}", span(began.elapsed())));
+                    *current = peer.clone();
+                    return Ok(peer);
+                }
+                Err(failure) if !is_passing(&failure) || began.elapsed() >= RETURN_DEADLINE => return Err(failure),
+                Err(_) => sleep(REDIAL_FAST).await,
+            }
+        }
+    }
+
+    /// Ends the session in an orderly way.
+    pub async fn close(self) {
+        self.peer.into_inner().close_and_flush(CloseCode::Done, "").await;
+    }
+
+    async fn dial_and_greet(&self) -> Result<Peer, Failure> {
+        let dialled = self.dialer.dial(&self.address).await;
+        let peer = dialled.map_err(|error| Failure::of_dial(&self.address, &error))?;
+        peer.welcome().await.map_err(|error| Failure::of_call("connect", &error))?;
+        Ok(peer)
+    }
+}
+
+/// The next item of a feed; a feed that stays silent, idle marks included, has lost its connection.
+///
+/// # Errors
+/// What ends the feed unfinished.
+pub async fn next_heard<I: DeserializeOwned>(feed: &mut Feed<I>) -> Result<Option<I>, CallError> {
+    let (pulse, since) = (feed.pulse(), Instant::now());
+    loop {
+        tokio::select! {
+            biased;
+            item = feed.next() => return item,
+            () = sleep(GLANCE) => {
+                if pulse.last_heard().max(since).elapsed() > LOST_AFTER {
+                    return Err(CallError::Lost(CloseReason::Silence));
+                }
+            }
+        }
+    }
+}
+
+/// Whether a new connection may help against what ended a feed.
+#[must_use]
+pub fn is_lost(error: &CallError) -> bool {
+    match error {
+        CallError::Lost(_) | CallError::TimedOut { .. } => {
+            matches!(crate::exit::of_call(error), Exit::Unreachable | Exit::Timeout)
+        }
+        CallError::Refused(_)
+        | CallError::HelloRefused(_)
+        | CallError::PeerRefusedUs { .. }
+        | CallError::NotSent(_)
+        | CallError::Source(_)
+        | CallError::Protocol(_) => false,
+    }
+}
+
+/// Loads the identity of the target and warns when its certificate ends soon.
+///
+/// # Errors
+/// A failure with exit code 6.
+pub fn load_identity(target: &Target, printer: &Printer) -> Result<Credentials, Failure> {
+    let dir = &target.identity;
+    let credentials = Credentials::load(dir).map_err(|error| {
+        Failure::of_certificates(&format!("use the identity in {}", dir.display()), &error)
+            .hint("name another directory with `--identity DIR` or DORA_REMOTE_IDENTITY")
+    })?;
+    match lives_left(credentials.certificate(), SystemTime::now()) {
+        LifeLeft::LastThird(left) => printer.warn(&format!("your certificate ends in {}", span(left))),
+        LifeLeft::NotBegun(until) => printer.warn(&format!("your certificate begins in {}; is the clock right?", span(until))),
+        LifeLeft::Ample(_) | LifeLeft::Ended(_) => {}
+    }
+    Ok(credentials)
+}
+
+/// What this process says of itself.
+#[must_use]
+pub fn speaker() -> Speaker {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
+    Speaker {
+        build: crate::BUILD.to_owned(),
+        features: Vec::new(),
+        instance: InstanceId(Uuid::new_v4()),
+        boot: BootId(boot.and_then(|text| text.trim().parse().ok()).unwrap_or_default()),
+    }
+}
+
+/// Whether the failure of a dial may pass by itself.
+fn is_passing(failure: &Failure) -> bool {
+    matches!(failure.exit, Exit::Unreachable | Exit::Timeout)
+}

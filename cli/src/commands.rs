@@ -1,0 +1,96 @@
+//! The verbs: each asks the coordinator or works on this machine, and hands a value to the output.
+
+pub mod attach;
+pub mod certs;
+#[cfg(feature = "server")]
+pub mod coordinator;
+#[cfg(feature = "server")]
+pub mod daemon;
+#[cfg(feature = "server")]
+pub mod down;
+#[cfg(feature = "server")]
+pub mod engine;
+pub mod follow;
+pub mod launch;
+pub mod list;
+pub mod logs;
+pub mod machines;
+pub mod outcome;
+pub mod start;
+pub mod status;
+pub mod stop;
+#[cfg(feature = "server")]
+pub mod up;
+pub mod upload;
+
+use crate::{args::Global, client::Session, exit::Exit, failure::Failure, output::Printer, places, target};
+use dora_remote_link::DialKind;
+use dora_remote_protocol::{
+    cli_to_coordinator::ListDataflows,
+    dataflow::{DataflowRef, DataflowSummary},
+    limits::QUERY_DEADLINE,
+};
+
+/// What every verb is given.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// What the command line says about the coordinator.
+    pub given: target::Given,
+    /// Where output goes.
+    pub printer: Printer,
+}
+
+impl Context {
+    /// The context of one command line.
+    #[must_use]
+    pub fn new(global: &Global, printer: Printer) -> Self {
+        Self {
+            given: target::Given {
+                address: global.coordinator_addr.clone(),
+                port: global.coordinator_port,
+                identity: global.identity.clone(),
+            },
+            printer,
+        }
+    }
+
+    /// The coordinator and the identity that are meant.
+    ///
+    /// # Errors
+    /// A failure when none is named.
+    pub fn target(&self) -> Result<target::Target, Failure> {
+        target::resolve(&self.given, &places::process_env)
+    }
+
+    /// A session with the coordinator that is meant.
+    ///
+    /// # Errors
+    /// See [`Session::open`].
+    pub async fn session(&self, kind: DialKind) -> Result<Session, Failure> {
+        Session::open(&self.target()?, kind, &self.printer).await
+    }
+}
+
+/// Every dataflow that the coordinator lists.
+async fn dataflows(session: &Session) -> Result<Vec<DataflowSummary>, Failure> {
+    let listed = session.call("list the dataflows", &ListDataflows {}, QUERY_DEADLINE).await;
+    listed.map_err(Failure::looking)
+}
+
+/// The one dataflow that is meant: as named, else the only one that has not ended.
+async fn meant(session: &Session, named: Option<&str>) -> Result<DataflowRef, Failure> {
+    if let Some(name) = named {
+        let Ok(dataflow) = name.parse();
+        return Ok(dataflow);
+    }
+    let mut live: Vec<_> = dataflows(session).await?;
+    live.retain(|dataflow| !dataflow.state.has_ended());
+    match live.as_slice() {
+        [only] => Ok(DataflowRef::Id(only.id)),
+        [] => Err(Failure::new(Exit::NotFound, "no dataflow is running").hint("`dora-remote list` shows those that have ended")),
+        several => {
+            let names = crate::descriptor::listed(several.iter().map(|dataflow| dataflow.name.to_string()));
+            Err(Failure::usage(format!("several dataflows are running: {names}")).hint("name one of them"))
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Follows the log lines of one dataflow, over any number of lost connections: each line once, in order, gaps told.
+
+use crate::{
+    client::{Session, is_lost, next_heard},
+    failure::Failure,
+    output::{Printer, lines::Lines},
+};
+use dora_remote_protocol::{
+    cli_to_coordinator::ReadLogs,
+    log_line::{LogItem, LogLine},
+};
+
+/// Reads lines until the feed is whole; tells whether there was a gap.
+///
+/// `request` says which lines; its cursor moves as they are shown, so that a new connection goes on where the old one broke off.
+///
+/// # Errors
+/// What ends the feed for good, and an output that cannot be written.
+pub async fn run(session: &Session, mut request: ReadLogs, printer: &Printer, lines: &mut Lines) -> Result<bool, Failure> {
+    let what = format!("read the logs of `{}`", request.dataflow);
+    let mut had_gap = false;
+    let mut peer = session.peer().await;
+    loop {
+        let ended = match peer.feed(&request, None).await {
+            Err(error) => error,
+            Ok(mut feed) => loop {
+                match next_heard(&mut feed).await {
+                    Ok(None) => return Ok(had_gap),
+                    Ok(Some(item)) => {
+                        let mut chunk = String::new();
+                        had_gap |= take(&item, &mut request, lines, &mut chunk);
+                        printer.chunk(chunk).await?;
+                    }
+                    Err(error) => break error,
+                }
+            },
+        };
+        if !is_lost(&ended) {
+            return Err(Failure::of_call(&what, &ended).looking());
+        }
+        peer = session.renew(&peer).await.map_err(Failure::looking)?;
+    }
+}
+
+/// Renders one item and moves the cursor behind it; tells whether it is a gap.
+fn take(item: &LogItem, request: &mut ReadLogs, lines: &mut Lines, chunk: &mut String) -> bool {
+    match item {
+        LogItem::Lines(batch) => {
+            for line in batch.iter().filter(|line| is_new(line, request)) {
+                lines.log(line, chunk);
+            }
+            if let Some(last) = batch.last() {
+                advance(request, last.seq);
+            }
+            false
+        }
+        LogItem::Gap {
+            lines: count,
+            next_after,
+        } => {
+            advance(request, *next_after);
+            lines.gap(*count, chunk);
+            true
+        }
+        LogItem::CaughtUp => false,
+    }
+}
+
+/// A line that was shown before a cut is not shown again.
+fn is_new(line: &LogLine, request: &ReadLogs) -> bool {
+    request.after.is_none_or(|after| line.seq > after)
+}
+
+fn advance(request: &mut ReadLogs, seq: u64) {
+    request.after = Some(request.after.map_or(seq, |after| after.max(seq)));
+    // The tail was counted from what existed when the first connection asked.
+    request.tail = None;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::Format;
+    use dora_remote_protocol::{
+        dataflow::DataflowRef,
+        log_line::{LogSource, LogStream},
+    };
+
+    fn line(seq: u64) -> LogLine {
+        LogLine {
+            seq,
+            machine: "m".parse().expect("a name"),
+            source: LogSource::Node("n".parse().expect("a node")),
+            stream: LogStream::Stdout,
+            level: None,
+            at_unix_ms: 0,
+            text: format!("line {seq}"),
+        }
+    }
+
+    #[test]
+    fn after_a_cut_no_line_is_lost_or_shown_twice() {
+        let mut lines = Lines::new(&Printer::new(Format::Table, true), std::iter::empty());
+        let mut request = ReadLogs {
+            dataflow: DataflowRef::Name("a".to_owned()),
+            nodes: Vec::new(),
+            tail: Some(5),
+            after: None,
+            follow: true,
+        };
+        let mut out = String::new();
+        assert!(!take(
+            &LogItem::Lines(vec![line(4), line(5)]),
+            &mut request,
+            &mut lines,
+            &mut out
+        ));
+        assert_eq!((request.after, request.tail), (Some(5), None));
+        // What was sent again, and what is new.
+        take(&LogItem::Lines(vec![line(5), line(6)]), &mut request, &mut lines, &mut out);
+        let gap = LogItem::Gap { lines: 3, next_after: 9 };
+        assert!(take(&gap, &mut request, &mut lines, &mut out));
+        take(&LogItem::Lines(vec![line(10)]), &mut request, &mut lines, &mut out);
+        take(&LogItem::CaughtUp, &mut request, &mut lines, &mut out);
+        let texts: Vec<_> = out.lines().filter_map(|line| line.split(" | ").nth(1)).collect();
+        assert_eq!(texts, ["line 4", "line 5", "line 6", "line 10"]);
+        assert_eq!(request.after, Some(10));
+    }
+}

@@ -1,0 +1,66 @@
+//! `list`: dataflows and their states.
+
+use super::{Context, dataflows};
+use crate::{
+    args::List,
+    exit::Exit,
+    failure::Failure,
+    output::{
+        Format,
+        json::{DataflowList, SCHEMA},
+        table::Table,
+        time::relative,
+    },
+};
+use dora_remote_link::DialKind;
+use dora_remote_protocol::dataflow::DataflowSummary;
+use std::collections::BTreeSet;
+
+/// Lists dataflows.
+///
+/// # Errors
+/// See [`crate::client::Session`].
+pub async fn run(context: &Context, list: &List) -> Result<Exit, Failure> {
+    let session = context.session(DialKind::Command).await?;
+    let dataflows = dataflows(&session).await?;
+    let now = session.now_unix_ms().await?;
+    session.close().await;
+    let printer = &context.printer;
+    if printer.is_json() || list.short_format == Some(Format::Json) {
+        printer.document(&DataflowList {
+            schema: SCHEMA,
+            dataflows: dataflows.iter().map(Into::into).collect(),
+        })?;
+    } else if printer.is_quiet() {
+        for dataflow in &dataflows {
+            printer.line(&dataflow.id.to_string())?;
+        }
+    } else if dataflows.is_empty() {
+        printer.note("no dataflows; `dora-remote start PATH` starts one");
+    } else {
+        printer.table(&table(&dataflows, now))?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn table(dataflows: &[DataflowSummary], now: u64) -> Table {
+    let mut table = Table::new(&["NAME", "STATE", "NODES", "MACHINES", "STARTED", "ID", ""]);
+    for dataflow in dataflows {
+        let machines: BTreeSet<_> = dataflow.nodes.iter().map(|node| node.machine.as_str()).collect();
+        let unreachable: Vec<_> = dataflow
+            .unreachable
+            .iter()
+            .map(|(machine, since)| format!("{machine} unreachable since {}", relative(*since, now)))
+            .collect();
+        table.row(vec![
+            dataflow.name.to_string(),
+            dataflow.state.as_str().to_owned(),
+            dataflow.nodes.len().to_string(),
+            machines.into_iter().collect::<Vec<_>>().join(","),
+            relative(dataflow.created_unix_ms, now),
+            dataflow.id.to_string(),
+            unreachable.join(", "),
+        ]);
+    }
+    table
+}

@@ -1,0 +1,53 @@
+//! `logs`: what the nodes of a dataflow wrote.
+
+use super::{Context, dataflows, follow, meant};
+use crate::{args::Logs, client::Session, exit::Exit, failure::Failure, output::lines::Lines};
+use dora_remote_link::DialKind;
+use dora_remote_protocol::{
+    cli_to_coordinator::ReadLogs,
+    dataflow::{DataflowRef, DataflowSummary},
+};
+
+/// Shows log lines; ends with [`Exit::Gap`] when lines are missing.
+///
+/// # Errors
+/// See [`crate::client::Session`].
+pub async fn run(context: &Context, logs: &Logs) -> Result<Exit, Failure> {
+    let kind = if logs.follow { DialKind::Follow } else { DialKind::Command };
+    let session = context.session(kind).await?;
+    let dataflow = match (logs.dataflow.as_deref(), logs.follow) {
+        (None, _) => meant(&session, None).await?,
+        (Some(name), false) => meant(&session, Some(name)).await?,
+        // A follower must find the same dataflow again after a cut, whatever is called so by then.
+        (Some(name), true) => by_id(&session, name).await?,
+    };
+    let request = ReadLogs {
+        dataflow,
+        nodes: logs.nodes.clone(),
+        tail: logs.tail,
+        after: None,
+        follow: logs.follow,
+    };
+    let mut lines = Lines::new(&context.printer, logs.nodes.iter().map(|node| node.as_str()));
+    let had_gap = follow::run(&session, request, &context.printer, &mut lines).await?;
+    session.close().await;
+    Ok(if had_gap { Exit::Gap } else { Exit::Ok })
+}
+
+/// The id of the dataflow that is called so: of the one that has not ended, else of the latest that has.
+async fn by_id(session: &Session, name: &str) -> Result<DataflowRef, Failure> {
+    let Ok(dataflow) = name.parse::<DataflowRef>();
+    if matches!(dataflow, DataflowRef::Id(_)) {
+        return Ok(dataflow);
+    }
+    let listed = dataflows(session).await?;
+    // Oldest first; what is unknown here is left to the coordinator to refuse.
+    let called_so = |dataflow: &&DataflowSummary| dataflow.name.as_str().eq_ignore_ascii_case(name);
+    let live = listed
+        .iter()
+        .rev()
+        .filter(called_so)
+        .find(|dataflow| !dataflow.state.has_ended());
+    let found = live.or_else(|| listed.iter().rev().find(called_so));
+    Ok(found.map_or(dataflow, |found| DataflowRef::Id(found.id)))
+}

@@ -1,0 +1,78 @@
+//! `machines`: daemons, their engines and how well they are heard.
+
+use super::Context;
+use crate::{
+    exit::Exit,
+    failure::Failure,
+    output::{
+        json::{MachineList, SCHEMA},
+        table::Table,
+        time::relative,
+    },
+};
+use dora_remote_link::DialKind;
+use dora_remote_protocol::{
+    cli_to_coordinator::ListMachines,
+    limits::QUERY_DEADLINE,
+    machine::{EngineStatus, MachineSummary, Reach},
+};
+
+/// Lists machines.
+///
+/// # Errors
+/// See [`crate::client::Session`].
+pub async fn run(context: &Context) -> Result<Exit, Failure> {
+    let session = context.session(DialKind::Command).await?;
+    let machines = session
+        .call("list the machines", &ListMachines {}, QUERY_DEADLINE)
+        .await
+        .map_err(Failure::looking)?;
+    let now = session.now_unix_ms().await?;
+    session.close().await;
+    let printer = &context.printer;
+    if printer.is_json() {
+        printer.document(&MachineList {
+            schema: SCHEMA,
+            machines: machines.iter().map(Into::into).collect(),
+        })?;
+    } else if machines.is_empty() {
+        printer.note("no machines; `dora-remote daemon` on a machine adds it");
+    } else {
+        printer.table(&table(&machines, now))?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn table(machines: &[MachineSummary], now: u64) -> Table {
+    let mut table = Table::new(&["NAME", "STATE", "ENGINE", "DATAFLOWS", "RTT", "PLATFORM", "LABELS", "ADDRESS"]);
+    for machine in machines {
+        let state = match machine.reach {
+            Reach::Connected => "connected".to_owned(),
+            Reach::Unreachable { since_unix_ms } => format!("unreachable since {}", relative(since_unix_ms, now)),
+        };
+        let engine = match &machine.facts.engine {
+            EngineStatus::Starting => "starting".to_owned(),
+            EngineStatus::Up { dora_version, .. } => format!("dora {dora_version}"),
+            EngineStatus::Down { reason } => format!("down: {reason}"),
+        };
+        let labels: Vec<_> = machine
+            .facts
+            .labels
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        table.row(vec![
+            machine.name.to_string(),
+            state,
+            engine,
+            machine.dataflows.len().to_string(),
+            machine
+                .rtt_us
+                .map_or_else(String::new, |us| format!("{:.1} ms", us as f64 / 1000.0)),
+            machine.facts.platform.clone(),
+            labels.join(","),
+            machine.address.clone(),
+        ]);
+    }
+    table
+}

@@ -1,0 +1,191 @@
+//! All dataflows, by id, by name and by the asking that started them.
+
+use super::machine::Life;
+use dora_remote_protocol::{
+    dataflow::{DataflowRef, NameWish},
+    ids::{DataflowId, RequestId},
+    limits::{MAX_ENDED_DATAFLOWS, MAX_LIVE_DATAFLOWS},
+    name::{DataflowName, MAX_NAME_BYTES},
+    refusal::{Refusal, RefusalCode},
+};
+use std::collections::BTreeMap;
+
+/// Every dataflow that is remembered, oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    lives: BTreeMap<DataflowId, Life>,
+    by_start: BTreeMap<RequestId, DataflowId>,
+}
+
+impl Table {
+    /// Adds a dataflow.
+    pub(crate) fn insert(&mut self, life: Life) {
+        if let Some(start_id) = life.record().start_id {
+            self.by_start.insert(start_id, life.record().id);
+        }
+        self.lives.insert(life.record().id, life);
+    }
+
+    pub(crate) fn get(&self, id: DataflowId) -> Option<&Life> {
+        self.lives.get(&id)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: DataflowId) -> Option<&mut Life> {
+        self.lives.get_mut(&id)
+    }
+
+    /// All of them, oldest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Life> {
+        self.lives.values()
+    }
+
+    /// Those that have not ended.
+    pub(crate) fn live(&self) -> impl Iterator<Item = &Life> {
+        self.iter().filter(|life| !life.record().state.has_ended())
+    }
+
+    /// The dataflow that this asking has started.
+    pub(crate) fn started_by(&self, start_id: RequestId) -> Option<DataflowId> {
+        self.by_start.get(&start_id).copied()
+    }
+
+    /// Finds what a person means: of one name, the one that has not ended, else the latest that has.
+    pub(crate) fn find(&self, wanted: &DataflowRef) -> Result<DataflowId, Refusal> {
+        let found = match wanted {
+            DataflowRef::Id(id) => self.lives.contains_key(id).then_some(*id),
+            DataflowRef::Name(name) => {
+                let named = |life: &&Life| life.record().name.as_str().eq_ignore_ascii_case(name);
+                let live = self.live().find(named);
+                live.or_else(|| self.lives.values().rev().find(named))
+                    .map(|life| life.record().id)
+            }
+        };
+        found.ok_or_else(|| {
+            let names: Vec<_> = self.live().take(20).map(|life| life.record().name.to_string()).collect();
+            let hint = if names.is_empty() {
+                "no dataflow is running; `dora-remote list` shows those that have ended".to_owned()
+            } else {
+                format!("running: {}", names.join(", "))
+            };
+            Refusal::new(
+                RefusalCode::NotFound,
+                format!("no dataflow `{}` is known", wanted.to_string().escape_debug()),
+            )
+            .hint(hint)
+        })
+    }
+
+    /// The name that a new dataflow gets.
+    pub(crate) fn name_for(&self, wish: &NameWish) -> Result<DataflowName, Refusal> {
+        let taken = |name: &DataflowName| {
+            self.live()
+                .find(|life| life.record().name.same_as(name))
+                .map(|life| life.record().id)
+        };
+        match wish {
+            NameWish::Exactly(name) => match taken(name) {
+                None => Ok(name.clone()),
+                Some(id) => Err(
+                    Refusal::new(RefusalCode::NameTaken, format!("a dataflow `{name}` has not ended (id {id})"))
+                        .hint(format!("choose another name, or run `dora-remote stop {name}`")),
+                ),
+            },
+            NameWish::Like(name) => {
+                if taken(name).is_none() {
+                    return Ok(name.clone());
+                }
+                // More numbers than there can be live dataflows: one of them is free.
+                for number in 2..=MAX_LIVE_DATAFLOWS + 2 {
+                    let end = format!("-{number}");
+                    let base = &name.as_str()[..name.as_str().len().min(MAX_NAME_BYTES - end.len())];
+                    if let Ok(candidate) = format!("{base}{end}").parse()
+                        && taken(&candidate).is_none()
+                    {
+                        return Ok(candidate);
+                    }
+                }
+                Err(Refusal::new(
+                    RefusalCode::NameTaken,
+                    format!("every name like `{name}` is taken"),
+                ))
+            }
+        }
+    }
+
+    /// Forgets the oldest of those that have ended, until few enough are left.
+    pub(crate) fn forget_oldest(&mut self) -> Vec<Life> {
+        let ended = self.iter().filter(|life| life.record().state.has_ended());
+        let mut ended: Vec<_> = ended.map(|life| (life.record().ended_unix_ms, life.record().id)).collect();
+        ended.sort_unstable();
+        let too_many = ended.len().saturating_sub(MAX_ENDED_DATAFLOWS);
+        let forgotten = ended.into_iter().take(too_many).filter_map(|(_, id)| self.lives.remove(&id));
+        let forgotten: Vec<_> = forgotten.collect();
+        for start_id in forgotten.iter().filter_map(|life| life.record().start_id) {
+            self.by_start.remove(&start_id);
+        }
+        forgotten
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataflow::samples;
+    use dora_remote_protocol::dataflow::DataflowState;
+
+    #[test]
+    fn a_name_means_the_live_one_else_the_latest() {
+        let mut table = Table::default();
+        for (number, state) in [
+            (1, DataflowState::Finished),
+            (2, DataflowState::Running),
+            (3, DataflowState::Failed),
+        ] {
+            table.insert(Life::restored(samples::record_in(number, "flow", state)));
+        }
+        let find = |table: &Table, text: &str| table.find(&text.parse().unwrap());
+        assert_eq!(find(&table, "FLOW").unwrap(), samples::id(2));
+        assert_eq!(find(&table, &samples::id(1).to_string()).unwrap(), samples::id(1));
+        assert_eq!(find(&table, "other").unwrap_err().code, RefusalCode::NotFound);
+        table.lives.remove(&samples::id(2));
+        assert_eq!(find(&table, "flow").unwrap(), samples::id(3));
+    }
+
+    #[test]
+    fn names_are_taken_by_the_living_alone() {
+        let mut table = Table::default();
+        table.insert(Life::restored(samples::record_in(1, "flow", DataflowState::Running)));
+        table.insert(Life::restored(samples::record_in(2, "old", DataflowState::Failed)));
+        let exactly = |name: &str| table.name_for(&NameWish::Exactly(name.parse().unwrap()));
+        assert_eq!(exactly("old").unwrap().as_str(), "old");
+        let refusal = exactly("Flow").unwrap_err();
+        assert!(refusal.code == RefusalCode::NameTaken && refusal.message.contains(&samples::id(1).to_string()));
+        let like = |name: &str| table.name_for(&NameWish::Like(name.parse().unwrap())).unwrap().to_string();
+        assert_eq!(like("flow"), "flow-2");
+        assert_eq!(like("free"), "free");
+    }
+
+    #[test]
+    fn a_long_name_still_gets_a_number() {
+        let mut table = Table::default();
+        let long = "x".repeat(MAX_NAME_BYTES);
+        table.insert(Life::restored(samples::record_in(1, &long, DataflowState::Running)));
+        let name = table.name_for(&NameWish::Like(long.parse().unwrap())).unwrap();
+        assert!(name.as_str().ends_with("-2") && name.as_str().len() == MAX_NAME_BYTES);
+    }
+
+    #[test]
+    fn the_oldest_ended_are_forgotten() {
+        let mut table = Table::default();
+        for number in 1..=(MAX_ENDED_DATAFLOWS as u128 + 3) {
+            table.insert(Life::restored(samples::record_in(number, "flow", DataflowState::Finished)));
+        }
+        let forgotten = table.forget_oldest();
+        assert_eq!(
+            forgotten.iter().map(|life| life.record().id).collect::<Vec<_>>(),
+            [1, 2, 3].map(samples::id)
+        );
+        assert!(table.forget_oldest().is_empty());
+        assert!(table.started_by(samples::start_id(1)).is_none() && table.started_by(samples::start_id(4)).is_some());
+    }
+}

@@ -1,0 +1,46 @@
+//! Archives in and out.
+
+use super::{Desk, note, note_refusal};
+use crate::event::Event;
+use dora_remote_link::{Context, FeedSink, Router, UploadBody};
+use dora_remote_protocol::{
+    cli_to_coordinator::{BundleStored, HasBundle, PutBundle},
+    daemon_to_coordinator::FetchBundle,
+    refusal::{Refusal, RefusalCode},
+};
+use std::future::ready;
+
+/// Adds the handlers of this file.
+pub(super) fn add(router: Router, desk: &Desk) -> Router {
+    let (asks, puts, fetches) = (desk.clone(), desk.clone(), desk.clone());
+    router
+        .call(move |_, request: HasBundle| ready(Ok(asks.bundles.has(request.hash))))
+        .upload(move |context, request: PutBundle, body| put(puts.clone(), context, request, body))
+        .feed(move |context, request: FetchBundle, sink| fetch(fetches.clone(), context, request, sink))
+}
+
+async fn put(desk: Desk, context: Context, request: PutBundle, body: UploadBody) -> Result<BundleStored, Refusal> {
+    let hash = request.bundle.hash;
+    let stored = desk.bundles.put(request.bundle, body).await;
+    note::<PutBundle, _>(&context, &hash, &stored);
+    stored.map(|()| BundleStored { hash })
+}
+
+async fn fetch(desk: Desk, context: Context, request: FetchBundle, sink: FeedSink<Vec<u8>>) -> Result<(), Refusal> {
+    let hash = request.hash;
+    let machine = context.peer.identity().name.clone();
+    let allowed = desk.brain.ask(|reply| Event::MayFetch { machine, hash, reply }).await;
+    let chunks = allowed.and_then(|()| desk.bundles.fetch(hash));
+    note_refusal::<FetchBundle, _>(&context, &hash, &chunks);
+    let mut chunks = chunks?;
+    while let Some(chunk) = chunks.recv().await {
+        let chunk = chunk.map_err(|error| {
+            tracing::error!(%error, %hash, "cannot read a bundle");
+            Refusal::new(RefusalCode::Internal, "the bundle cannot be read")
+        })?;
+        if sink.send(chunk).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}

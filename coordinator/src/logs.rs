@@ -1,0 +1,4 @@
+//! Log lines: taken in by one thread, read by many followers. None of it passes the brain's queue, so that logs never delay control.
+
+pub(crate) mod follow;
+pub(crate) mod hub;

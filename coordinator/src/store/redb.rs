@@ -1,0 +1,174 @@
+//! Records in a redb database. Each [`Store::apply`] is one transaction that is on the disk when it returns.
+
+use super::{Changes, Store, StoreError, Stored};
+use crate::{dataflow::record::Record, machines::MachineRecord};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use std::path::Path;
+use uuid::Uuid;
+
+/// Records in one file.
+#[derive(Debug)]
+pub(crate) struct RedbStore {
+    db: Database,
+}
+
+impl RedbStore {
+    /// Opens the file `path`, or makes it, and reads all that it has.
+    pub(crate) fn open(path: &Path) -> Result<(Self, Stored), StoreError> {
+        let db = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .create(path)
+            .map_err(|error| StoreError::Open {
+                path: path.to_owned(),
+                source: Box::new(error.into()),
+            })?;
+        let transaction = db.begin_write()?;
+        {
+            let mut meta = transaction.open_table(META)?;
+            let found = meta.get(FORMAT_KEY)?.map(|value| value.value());
+            match found {
+                None => {
+                    let (epoch, _) = Uuid::new_v4().as_u64_pair();
+                    meta.insert(FORMAT_KEY, FORMAT)?;
+                    meta.insert(EPOCH_KEY, epoch)?;
+                }
+                Some(FORMAT) => {}
+                Some(found) => {
+                    return Err(StoreError::Format {
+                        path: path.to_owned(),
+                        found,
+                        known: FORMAT,
+                    });
+                }
+            }
+            transaction.open_table(DATAFLOWS)?;
+            transaction.open_table(MACHINES)?;
+        }
+        transaction.commit()?;
+        let store = Self { db };
+        let stored = store.load()?;
+        Ok((store, stored))
+    }
+
+    fn load(&self) -> Result<Stored, StoreError> {
+        let transaction = self.db.begin_read()?;
+        let epoch = transaction.open_table(META)?.get(EPOCH_KEY)?.map_or(0, |value| value.value());
+        let mut dataflows = Vec::new();
+        for row in transaction.open_table(DATAFLOWS)?.iter()? {
+            let (id, bytes) = row?;
+            let what = Uuid::from_u128(id.value());
+            let record: Record = postcard::from_bytes(bytes.value()).map_err(|error| StoreError::record(&what, error))?;
+            dataflows.push(record);
+        }
+        let mut machines = Vec::new();
+        for row in transaction.open_table(MACHINES)?.iter()? {
+            let (name, bytes) = row?;
+            let record: MachineRecord =
+                postcard::from_bytes(bytes.value()).map_err(|error| StoreError::record(&name.value(), error))?;
+            machines.push(record);
+        }
+        Ok(Stored {
+            epoch,
+            dataflows,
+            machines,
+        })
+    }
+}
+
+impl Store for RedbStore {
+    fn apply(&mut self, changes: &Changes) -> Result<(), StoreError> {
+        let transaction = self.db.begin_write()?;
+        {
+            let mut dataflows = transaction.open_table(DATAFLOWS)?;
+            for (id, record) in &changes.dataflows {
+                let key = id.0.as_u128();
+                match record {
+                    Some(record) => {
+                        let bytes = postcard::to_stdvec(record).map_err(|error| StoreError::record(id, error))?;
+                        dataflows.insert(key, bytes.as_slice())?;
+                    }
+                    None => {
+                        dataflows.remove(key)?;
+                    }
+                }
+            }
+            let mut machines = transaction.open_table(MACHINES)?;
+            for (name, record) in &changes.machines {
+                let bytes = postcard::to_stdvec(record).map_err(|error| StoreError::record(name, error))?;
+                machines.insert(name.as_str(), bytes.as_slice())?;
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+}
+
+macro_rules! from_redb {
+    ($($error:ty),*) => {
+        $(impl From<$error> for StoreError {
+            fn from(error: $error) -> Self {
+                Self::Disk(Box::new(error.into()))
+            }
+        })*
+    };
+}
+from_redb!(
+    redb::TransactionError,
+    redb::TableError,
+    redb::StorageError,
+    redb::CommitError
+);
+
+/// Format and epoch.
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+/// Id to [`Record`].
+const DATAFLOWS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("dataflows");
+/// Name to [`MachineRecord`].
+const MACHINES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("machines");
+
+const FORMAT: u64 = 1;
+const FORMAT_KEY: &str = "format";
+const EPOCH_KEY: &str = "epoch";
+
+/// Memory for pages of the file; redb would take 1 GiB.
+const CACHE_BYTES: usize = 16 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataflow::samples;
+    use dora_remote_protocol::dataflow::DataflowState;
+
+    #[test]
+    fn records_and_the_epoch_survive_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.redb");
+        let (mut store, stored) = RedbStore::open(&path).unwrap();
+        assert!(stored.dataflows.is_empty() && stored.machines.is_empty());
+        let mut changes = Changes::default();
+        changes.dataflow(samples::record_in(1, "one", DataflowState::Running));
+        changes.dataflow(samples::record_in(2, "two", DataflowState::Failed));
+        store.apply(&changes).unwrap();
+        let mut changes = Changes::default();
+        changes.forget(samples::id(2));
+        store.apply(&changes).unwrap();
+        drop(store);
+
+        let (_store, again) = RedbStore::open(&path).unwrap();
+        assert_eq!(again.epoch, stored.epoch);
+        assert_eq!(again.dataflows, [samples::record_in(1, "one", DataflowState::Running)]);
+    }
+
+    #[test]
+    fn a_store_in_use_and_one_of_another_format_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.redb");
+        let (store, _) = RedbStore::open(&path).unwrap();
+        assert!(matches!(RedbStore::open(&path), Err(StoreError::Open { .. })));
+        let transaction = store.db.begin_write().unwrap();
+        transaction.open_table(META).unwrap().insert(FORMAT_KEY, 99).unwrap();
+        transaction.commit().unwrap();
+        drop(store);
+        assert!(matches!(RedbStore::open(&path), Err(StoreError::Format { found: 99, .. })));
+    }
+}

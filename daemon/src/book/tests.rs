@@ -1,0 +1,157 @@
+//! Events in, account and changes out.
+
+use super::*;
+use dora_remote_protocol::{
+    agent_to_engine::RunOrder,
+    dataflow::{Files, PlacedNode},
+};
+use uuid::Uuid;
+
+const ENGINE: EngineId = EngineId(Uuid::nil());
+
+fn node(text: &str) -> NodeId {
+    text.parse().unwrap()
+}
+
+fn plan(id: DataflowId, machines: &[(&str, &str)]) -> RunPlan {
+    RunPlan {
+        order: RunOrder {
+            dataflow: id,
+            name: "flow".parse().unwrap(),
+            descriptor: String::new(),
+            nodes: machines
+                .iter()
+                .map(|(id, machine)| PlacedNode {
+                    id: node(id),
+                    machine: machine.parse().unwrap(),
+                    dynamic: false,
+                })
+                .collect(),
+            machine: "m".parse().unwrap(),
+            run_dir: String::new(),
+            uv: false,
+        },
+        files: Files::OnMachine(String::new()),
+        outputs: Vec::new(),
+        owns_dir: true,
+    }
+}
+
+fn book_with(runs: u128) -> (Book, Vec<DataflowId>) {
+    let mut book = Book::new("m".parse().unwrap(), BTreeMap::new(), 0, None);
+    let ids: Vec<_> = (1..=runs).map(|n| DataflowId(Uuid::from_u128(n))).collect();
+    for id in &ids {
+        book.add(plan(*id, &[("a", "m"), ("b", "M"), ("c", "other")]), &mut Changes::default());
+    }
+    (book, ids)
+}
+
+#[test]
+fn only_local_nodes_are_kept_and_names_ignore_case() {
+    let (book, ids) = book_with(1);
+    let run = book.get(ids[0]).unwrap();
+    assert_eq!(run.state.nodes.iter().map(|n| n.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    assert!(run.spans_machines());
+}
+
+#[test]
+fn a_lost_engine_ends_its_runs_and_says_which_nodes_it_took() {
+    let (mut book, ids) = book_with(2);
+    let mut changes = Changes::default();
+    let stopped = EngineEvent::NodeStopped {
+        node: node("a"),
+        clean: true,
+    };
+    book.apply(ENGINE, 1, 1, Some(ids[0]), stopped, &mut changes);
+    book.apply(
+        ENGINE,
+        2,
+        1,
+        Some(ids[1]),
+        EngineEvent::Finished { failures: vec![] },
+        &mut changes,
+    );
+    let mut changes = Changes::default();
+    for id in &ids {
+        book.lose(*id, 9, "the engine was killed", &mut changes);
+    }
+    assert_eq!(changes.events.len(), 1, "a run that had ended stays as it is");
+    let Lifecycle::Finished { failures, note } = &changes.events[0].what else {
+        panic!("{changes:?}");
+    };
+    assert_eq!(note, "the engine was killed");
+    assert_eq!(failures.iter().map(|f| f.node.as_str()).collect::<Vec<_>>(), ["b"]);
+    assert!(!book.any_alive());
+    let mut again = Changes::default();
+    book.lose(ids[0], 10, "again", &mut again);
+    assert!(again.is_empty());
+}
+
+#[test]
+fn the_end_is_told_once_and_the_logs_after_it() {
+    let (mut book, ids) = book_with(1);
+    let mut changes = Changes::default();
+    assert!(!book.shipped(ids[0], 1, &mut changes), "it has not ended");
+    for seq in 1..=2 {
+        book.apply(
+            ENGINE,
+            seq,
+            1,
+            Some(ids[0]),
+            EngineEvent::Finished { failures: vec![] },
+            &mut changes,
+        );
+    }
+    assert!(book.shipped(ids[0], 2, &mut changes));
+    assert!(!book.shipped(ids[0], 3, &mut changes));
+    let told: Vec<_> = changes.events.iter().map(|event| (event.seq, event.what.clone())).collect();
+    assert_eq!(told.len(), 2);
+    assert_eq!(told[1], (2, Lifecycle::LogsShipped));
+    assert_eq!(book.reports(&BTreeSet::new()), []);
+    assert_eq!(book.reports(&ids.into_iter().collect()).len(), 1, "until its end is told");
+}
+
+#[test]
+fn old_runs_go_but_never_with_lines_that_were_not_shipped() {
+    let (mut book, ids) = book_with(5);
+    let mut changes = Changes::default();
+    for (seq, id) in (1..).zip(&ids) {
+        book.apply(
+            ENGINE,
+            seq,
+            seq,
+            Some(*id),
+            EngineEvent::Finished { failures: vec![] },
+            &mut changes,
+        );
+    }
+    for id in &ids[1..] {
+        book.shipped(*id, 9, &mut changes);
+    }
+    assert_eq!(book.removable(2), ids[1..3]);
+    book.update(ids[0], &mut changes, |state| state.forget = Forget::WhenShipped);
+    assert_eq!(book.removable(9), []);
+    book.update(ids[0], &mut changes, |state| state.forget = Forget::WhenEnded);
+    assert_eq!(book.removable(9), ids[..1]);
+    book.remove(ids[0], &mut changes);
+    assert!(changes.states.iter().all(|(id, _)| *id != ids[0]) && changes.removed == ids[..1]);
+}
+
+#[test]
+fn failures_of_a_large_run_fit_into_one_frame() {
+    let mut failures: Vec<_> = (0..1024)
+        .map(|n| NodeFailure {
+            node: node(&format!("n{n}")),
+            machine: "m".parse().unwrap(),
+            cause: FailureCause::Own {
+                stderr: "ä".repeat(8_000) + "end",
+            },
+            exit: "exit code 1".to_owned(),
+        })
+        .collect();
+    shorten(&mut failures);
+    let FailureCause::Own { stderr } = &failures[9].cause else {
+        panic!("{failures:?}");
+    };
+    assert!(stderr.len() <= 1024 && stderr.ends_with("end"));
+}

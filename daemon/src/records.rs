@@ -1,0 +1,148 @@
+//! What the daemon keeps on disk: runs, log cursors, its engine, and one transaction's worth of changes.
+//!
+//! Plain data. How it is stored is the business of `store`, what it means that of `book` and `tail`.
+
+use dora_remote_protocol::{
+    agent_to_engine::RunOrder,
+    dataflow::{Files, NodeStatus},
+    engine_to_agent::NodeOutput,
+    ids::{BootId, DataflowId, EngineId},
+    log_line::{LogRecord, LogSource},
+    machine::{LifecycleEvent, RunPhase},
+};
+use serde::{Deserialize, Serialize};
+
+/// The part of a run that never changes once it is prepared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RunPlan {
+    /// What the engine was told.
+    pub(crate) order: RunOrder,
+    /// Where its files came from.
+    pub(crate) files: Files,
+    /// Where the output of each local node is written.
+    pub(crate) outputs: Vec<NodeOutput>,
+    /// Whether the run directory was made for this run and is removed with it.
+    pub(crate) owns_dir: bool,
+}
+
+/// The part of a run that changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RunState {
+    /// How far it is.
+    pub(crate) phase: RunPhase,
+    /// The local nodes.
+    pub(crate) nodes: Vec<NodeStatus>,
+    /// Whether the engine confirmed that all processes exist.
+    pub(crate) spawned: bool,
+    /// When its last node ended, in milliseconds since the Unix epoch.
+    pub(crate) ended_unix_ms: Option<u64>,
+    /// Whether every log line was shipped and acknowledged.
+    pub(crate) logs_shipped: bool,
+    /// Whether, and when, it is to be forgotten.
+    pub(crate) forget: Forget,
+    /// Number of the latest message of the machine about this run, from 1.
+    pub(crate) last_message: u64,
+    /// Number of the latest line of build output, from 1.
+    pub(crate) last_build_line: u64,
+}
+
+/// Whether a run is to be forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Forget {
+    /// Kept until newer runs push it out.
+    No,
+    /// Once its log lines are shipped.
+    WhenShipped,
+    /// As soon as it has no process; nobody wants its log lines.
+    WhenEnded,
+}
+
+/// One run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    /// What never changes.
+    pub(crate) plan: RunPlan,
+    /// What changes.
+    pub(crate) state: RunState,
+}
+
+/// How far the log lines of one source were shipped.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LogCursor {
+    /// See `LogBatch::epoch`.
+    pub(crate) epoch: u64,
+    /// Acknowledged offset, as in `LogRecord::offset`.
+    pub(crate) offset: u64,
+    /// Time of the last acknowledged line; later lines are never older.
+    pub(crate) at_unix_ms: u64,
+    /// Where that is in the files; none for messages.
+    pub(crate) place: Option<FilePlace>,
+}
+
+/// A place in one file of a rotated series.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FilePlace {
+    /// Inode of the file.
+    pub(crate) inode: u64,
+    /// Bytes of it that are done.
+    pub(crate) position: u64,
+    /// Hash of the first [`FilePlace::head_bytes`] bytes: a file system may give an inode again to a later file.
+    pub(crate) head: u64,
+    /// Bytes that `head` covers.
+    pub(crate) head_bytes: u64,
+}
+
+/// The engine as it was last spawned or adopted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EngineRecord {
+    /// Which life.
+    pub(crate) engine: EngineId,
+    /// Its process, once it exists.
+    pub(crate) process: Option<ProcessRecord>,
+    /// The boot of the machine in which it was made: process ids of another one mean nothing.
+    pub(crate) boot: BootId,
+}
+
+/// A process that cannot be taken for a later one with the same id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProcessRecord {
+    /// Process id.
+    pub(crate) pid: u32,
+    /// When it started, in clock ticks since boot (`/proc/<pid>/stat`, field 22).
+    pub(crate) start_ticks: u64,
+}
+
+/// One message about a run, on its way to the coordinator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MessageRow {
+    /// Which run.
+    pub(crate) dataflow: DataflowId,
+    /// [`LogSource::Machine`] or [`LogSource::Build`].
+    pub(crate) source: LogSource,
+    /// The line; its offset is its number.
+    pub(crate) record: LogRecord,
+}
+
+/// What one step of the supervisor changes on disk: all of it or nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Changes {
+    /// The engine and the last event of it whose effects are in this transaction.
+    pub(crate) engine_cursor: Option<(EngineId, u64)>,
+    /// New entries of the outbox, numbers rising.
+    pub(crate) events: Vec<LifecycleEvent>,
+    /// Runs that are new.
+    pub(crate) plans: Vec<RunPlan>,
+    /// Runs that changed.
+    pub(crate) states: Vec<(DataflowId, RunState)>,
+    /// New messages.
+    pub(crate) messages: Vec<MessageRow>,
+    /// Runs that are forgotten, with their cursors and messages.
+    pub(crate) removed: Vec<DataflowId>,
+}
+
+impl Changes {
+    /// Whether there is nothing to store.
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}

@@ -1,0 +1,272 @@
+//! Wires the parts of a daemon, runs them, and ends them in order.
+
+use crate::{
+    book::Book,
+    engine_child::ChildConfig,
+    engine_client::{EngineHandle, Switchboard},
+    engine_keeper::Keeper,
+    handlers,
+    session::{Session, SessionConfig, SessionError, load_credentials},
+    shipper,
+    state_dir::StateDir,
+    store::{Store, StoreError},
+    store_thread::StoreHandle,
+    supervisor::{Input, Parts, Supervisor, SupervisorHandle},
+    tail::{TailHandle, TailOutputs},
+    workdir::Workdirs,
+};
+use dora_remote_link::{Address, Peer, Speaker, Tasks};
+use dora_remote_protocol::{agent_to_engine::EngineOrder, dataflow::Labels, ids::BootId, machine::EngineStatus};
+use std::{fs, io, path::PathBuf, time::Duration};
+use thiserror::Error;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+/// Time for an idle engine to end when the daemon does.
+const ENGINE_END: Duration = Duration::from_secs(10);
+/// Time for tasks, for the last cursors and for the store when the daemon ends.
+const END_GRACE: Duration = Duration::from_secs(5);
+/// Connection counters taken from the store at a start; the dialler itself never counts back, so that one block suffices.
+const COUNTERS: u64 = 1 << 20;
+
+/// What a daemon is told at its start.
+#[derive(Clone, Debug)]
+pub struct DaemonConfig {
+    /// Its own directory: database, runs, engine. Made with mode 0700; one daemon at a time uses it.
+    pub state_dir: PathBuf,
+    /// The coordinator.
+    pub coordinator: Address,
+    /// Directory of the machine's credentials (role `daemon`); the name in the certificate is the machine's name.
+    pub credentials_dir: PathBuf,
+    /// Labels of the machine.
+    pub labels: Labels,
+    /// The program that is started with `engine` as its first argument.
+    pub exe: PathBuf,
+    /// Names of variables of our environment that engine and nodes get beside the usual ones; `*` stands for any run of
+    /// characters.
+    pub pass_env: Vec<String>,
+    /// Variables that engine and nodes get in any case.
+    pub env: Vec<(String, String)>,
+    /// Build of this program, for people.
+    pub build: String,
+}
+
+/// Why a daemon ended, or did not start. Trouble with the network is never a reason.
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    /// The state directory cannot be used, or another daemon uses it.
+    #[error("{0}")]
+    StateDir(String),
+    /// The credentials are missing, damaged, or not those of a daemon.
+    #[error("{0}")]
+    Credentials(String),
+    /// The database cannot be used; going on would forget what was promised.
+    #[error("{0}")]
+    Store(String),
+    /// A thread cannot be started.
+    #[error("a thread cannot be started: {0}")]
+    Thread(#[source] io::Error),
+    /// A part of the daemon broke: a fault of this program, whose log has the rest.
+    #[error("a part of the daemon broke: {0}")]
+    Broken(String),
+}
+
+impl From<StoreError> for DaemonError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error.to_string())
+    }
+}
+
+/// Runs a daemon until `shutdown`. The caller provides a current-thread tokio runtime; everything that waits for a disk has
+/// threads of its own.
+///
+/// When it ends while dataflows have not, the engine and its nodes go on, and the next daemon with this state directory adopts
+/// them.
+///
+/// # Errors
+/// [`DaemonError`]; what ran goes on running.
+pub async fn run(config: DaemonConfig, shutdown: CancellationToken) -> Result<(), DaemonError> {
+    let dir = StateDir::hold(&config.state_dir).map_err(|error| DaemonError::StateDir(error.to_string()))?;
+    let credentials = load_credentials(&config.credentials_dir).map_err(|error| DaemonError::Credentials(error.to_string()))?;
+    let machine = credentials.identity().name.clone();
+    info!(%machine, coordinator = %config.coordinator, state = %config.state_dir.display(), build = config.build, "the daemon starts");
+    warn!("agent and nodes run as the same user: a node can read the machine's private key");
+
+    let store = Store::open(&dir.database())?;
+    let (instance, counter, loaded) = (store.instance()?, store.take_counters(COUNTERS)?, store.load()?);
+    let book = Book::new(machine.clone(), loaded.runs, loaded.last_seq, loaded.engine_cursor);
+    let boot = boot_id();
+    let (store, store_closed) = StoreHandle::start(store).map_err(DaemonError::Thread)?;
+    let (tail, tail_outputs) = TailHandle::start(store.clone()).map_err(DaemonError::Thread)?;
+    let TailOutputs {
+        batches,
+        shipped,
+        ended: tail_ended,
+    } = tail_outputs;
+
+    // Not bound to `shutdown`: parts end one after the other.
+    let tasks = Tasks::new();
+    let switchboard = Switchboard::new();
+    let engine = switchboard.handle();
+    let parts = Parts {
+        book,
+        machine: machine.clone(),
+        store: store.clone(),
+        tail: tail.clone(),
+        engine: engine.clone(),
+        workdirs: Workdirs::new(dir.runs(), machine.clone()),
+        tasks: tasks.clone(),
+    };
+    let (supervisor, handle) = Supervisor::new(parts);
+    let (status, engine_status) = watch::channel(EngineStatus::Starting);
+    let engine_view = engine_status.clone();
+    let last_engine = CancellationToken::new();
+    let keeper = Keeper {
+        child: ChildConfig {
+            exe: config.exe,
+            dir: dir.engine(),
+            machine,
+            labels: config.labels.clone(),
+            pass_env: config.pass_env,
+            env: config.env,
+        },
+        store: store.clone(),
+        supervisor: handle.clone(),
+        switchboard,
+        status,
+        boot,
+        last: last_engine.clone(),
+    };
+    let session_config = SessionConfig {
+        coordinator: config.coordinator,
+        credentials_dir: config.credentials_dir,
+        speaker: Speaker {
+            build: config.build,
+            features: Vec::new(),
+            instance,
+            boot,
+        },
+        labels: config.labels,
+        orders: handle.clone(),
+        store: store.clone(),
+        engine: engine_status,
+    };
+    let (joined, peers) = watch::channel::<Option<Peer>>(None);
+    let session =
+        Session::new(session_config, handlers::router, joined, counter, tasks.clone()).map_err(|error| match error {
+            SessionError::Store(error) => error.into(),
+            SessionError::Credentials(error) => DaemonError::Credentials(error.to_string()),
+        })?;
+
+    let (failed, mut failures) = mpsc::channel(1);
+    let session_end = CancellationToken::new();
+    let supervisor_end = CancellationToken::new();
+    start(&tasks, "supervisor", &failed, supervisor.run(supervisor_end.clone()));
+    let (keeper_gone, mut keeper_done) = oneshot::channel::<()>();
+    start(&tasks, "engine-keeper", &failed, async move {
+        let result = keeper.run().await;
+        drop(keeper_gone);
+        result
+    });
+    let (session_gone, session_done) = oneshot::channel::<()>();
+    let session_token = session_end.clone();
+    start(&tasks, "session", &failed, async move {
+        let result = session.run(session_token).await;
+        drop(session_gone);
+        result
+    });
+    tasks.spawn("shipper", shipper::run(batches, peers, tail.clone()));
+    tasks.spawn("shipped", tell_shipped(shipped, handle.clone()));
+    start(&tasks, "tail", &failed, async move {
+        match tail_ended.await {
+            Ok(result) => result,
+            Err(_) => Err(StoreError::Closed),
+        }
+    });
+
+    let result = tokio::select! {
+        biased;
+        () = shutdown.cancelled() => Ok(()),
+        Some(error) = failures.recv() => Err(DaemonError::from(error)),
+        () = tasks.token().cancelled() => Err(DaemonError::Broken("a task has panicked".to_owned())),
+    };
+
+    // The coordinator is told that we go, so that it need not find out; then the engine may rest; then all is stored.
+    session_end.cancel();
+    let _ = timeout(END_GRACE, session_done).await;
+    end_engine(&handle, &engine, engine_view, &last_engine, &mut keeper_done).await;
+    supervisor_end.cancel();
+    let _ = timeout(END_GRACE, tail.stop()).await;
+    tasks.token().cancel();
+    tasks.end(Duration::ZERO).await;
+    drop((handle, store, tail));
+    let _ = timeout(END_GRACE, store_closed).await;
+    drop(dir);
+    info!("the daemon has ended");
+    result
+}
+
+/// Starts a part of the daemon, whose failure is the daemon's.
+fn start(
+    tasks: &Tasks,
+    name: &'static str,
+    failed: &mpsc::Sender<StoreError>,
+    part: impl Future<Output = Result<(), StoreError>> + Send + 'static,
+) {
+    let failed = failed.clone();
+    tasks.spawn(name, async move {
+        if let Err(error) = part.await {
+            tracing::error!(part = name, %error, "a part of the daemon has failed");
+            // One failure is enough to end.
+            let _ = failed.try_send(error);
+        }
+    });
+}
+
+async fn tell_shipped(mut shipped: mpsc::Receiver<dora_remote_protocol::ids::DataflowId>, supervisor: SupervisorHandle) {
+    while let Some(dataflow) = shipped.recv().await {
+        supervisor.tell(Input::Shipped(dataflow)).await;
+    }
+}
+
+/// Ends the engine if nothing runs; otherwise leaves it, and says so.
+async fn end_engine(
+    supervisor: &SupervisorHandle,
+    engine: &EngineHandle,
+    mut status: watch::Receiver<EngineStatus>,
+    last: &CancellationToken,
+    keeper_done: &mut oneshot::Receiver<()>,
+) {
+    if supervisor.view().borrow().active {
+        info!("dataflows have not ended: the engine and its nodes go on, and the next start adopts them");
+        return;
+    }
+    last.cancel();
+    let ending = async {
+        // One that is on its way up is waited for, as it would stay behind otherwise.
+        let settled = status.wait_for(|status| *status != EngineStatus::Starting).await;
+        if !settled.is_ok_and(|status| matches!(*status, EngineStatus::Up { .. })) {
+            return;
+        }
+        match engine.order(EngineOrder::Shutdown { force: false }, ENGINE_END).await {
+            // The keeper waits for the process; its channel closes when that is gone.
+            Ok(_) => drop(keeper_done.await),
+            Err(refusal) => warn!(%refusal, "the engine did not end; the next start adopts it"),
+        }
+    };
+    if timeout(ENGINE_END, ending).await.is_err() {
+        warn!("the engine takes long to end; the next start adopts it, or cleans up after it");
+    }
+}
+
+/// This boot of the machine; a random one where the system does not tell, so that nothing of a former process is trusted.
+fn boot_id() -> BootId {
+    let read = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
+    let known = read.and_then(|text| Uuid::parse_str(text.trim()).ok());
+    BootId(known.unwrap_or_else(Uuid::new_v4))
+}

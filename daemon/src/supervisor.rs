@@ -1,0 +1,334 @@
+//! The one loop that owns the account of runs: what the coordinator orders and what the engine tells goes in, and what follows
+//! is stored before anybody is told of it.
+//!
+//! Nothing waits for the network or the engine in the loop; whatever takes time is a task that reports back.
+
+mod effects;
+mod engine;
+mod input;
+mod orders;
+
+pub(crate) use input::{Input, JoinReport, Reply, SupervisorHandle, View};
+
+use crate::{
+    book::Book,
+    clock::now_unix_ms,
+    engine_client::EngineHandle,
+    records::{Changes, Forget},
+    store::StoreError,
+    store_thread::StoreHandle,
+    tail::{TailCommand, TailHandle},
+    workdir::Workdirs,
+};
+use dora_remote_link::Tasks;
+use dora_remote_protocol::{
+    ids::DataflowId,
+    limits::MAX_LIVE_DATAFLOWS,
+    machine::{Lifecycle, RunPhase},
+    name::MachineName,
+    refusal::{Refusal, RefusalCode},
+};
+use effects::{Effect, Job};
+use engine::Check;
+use orders::{ended, not_spawned, unknown};
+use std::collections::{BTreeMap, BTreeSet};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+/// Ended runs whose directories are kept for a look.
+const KEPT_RUNS: usize = 20;
+/// Inputs that may wait; when it is full, whoever asks or tells waits.
+const INBOX: usize = 256;
+
+/// The owner of all runs.
+pub(crate) struct Supervisor {
+    book: Book,
+    machine: MachineName,
+    store: StoreHandle,
+    tail: TailHandle,
+    engine: EngineHandle,
+    workdirs: Workdirs,
+    tasks: Tasks,
+    inbox: mpsc::Sender<Input>,
+    queue: mpsc::Receiver<Input>,
+    view: watch::Sender<View>,
+    acked: watch::Sender<u64>,
+    /// Runs being prepared, with those who wait for it and whether they are still wanted.
+    preparing: BTreeMap<DataflowId, Preparing>,
+    /// Those who wait for a spawn or a release that is under way.
+    waiting: BTreeMap<(DataflowId, Step), Vec<Reply>>,
+    /// Runs whose directories are being removed.
+    removing: BTreeSet<DataflowId>,
+    /// What the last welcome of an engine left to be checked.
+    check: Option<Check>,
+}
+
+#[derive(Debug, Default)]
+struct Preparing {
+    waiters: Vec<Reply>,
+    unwanted: bool,
+}
+
+/// A step of a run that may be ordered again while it is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    Spawn,
+    Release,
+}
+
+/// What a supervisor works with.
+pub(crate) struct Parts {
+    /// The account as it was stored.
+    pub(crate) book: Book,
+    /// This machine.
+    pub(crate) machine: MachineName,
+    /// The store.
+    pub(crate) store: StoreHandle,
+    /// The tail.
+    pub(crate) tail: TailHandle,
+    /// The engine.
+    pub(crate) engine: EngineHandle,
+    /// Run directories.
+    pub(crate) workdirs: Workdirs,
+    /// Where tasks are started.
+    pub(crate) tasks: Tasks,
+}
+
+impl Supervisor {
+    /// A supervisor and the handle through which everyone else talks to it.
+    pub(crate) fn new(parts: Parts) -> (Self, SupervisorHandle) {
+        let (inbox, queue) = mpsc::channel(INBOX);
+        let view = watch::Sender::new(View {
+            last_seq: parts.book.last_seq(),
+            active: parts.book.any_alive(),
+        });
+        let acked = watch::Sender::new(0);
+        let handle = SupervisorHandle::new(inbox.clone(), view.subscribe(), acked.subscribe());
+        let supervisor = Self {
+            book: parts.book,
+            machine: parts.machine,
+            store: parts.store,
+            tail: parts.tail,
+            engine: parts.engine,
+            workdirs: parts.workdirs,
+            tasks: parts.tasks,
+            inbox,
+            queue,
+            view,
+            acked,
+            preparing: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            removing: BTreeSet::new(),
+            check: None,
+        };
+        (supervisor, handle)
+    }
+
+    /// Runs until `shutdown`.
+    ///
+    /// # Errors
+    /// [`StoreError`] when something cannot be stored: going on would forget what was promised.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) -> Result<(), StoreError> {
+        self.resume().await;
+        let mut inputs = Vec::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Ok(()),
+                _ = self.queue.recv_many(&mut inputs, INBOX) => {}
+            }
+            let (mut changes, mut effects) = (Changes::default(), Vec::new());
+            for input in inputs.drain(..) {
+                self.take(input, &mut changes, &mut effects);
+            }
+            self.check_missing(&mut changes, &mut effects);
+            self.sweep(&mut effects);
+            if !changes.is_empty() {
+                self.store.run(move |store| store.commit(&changes)).await?;
+            }
+            self.view.send_replace(View {
+                last_seq: self.book.last_seq(),
+                active: self.book.any_alive(),
+            });
+            if let Some((_, seq)) = self.book.engine_cursor() {
+                self.acked.send_if_modified(|acked| std::mem::replace(acked, seq) != seq);
+            }
+            for effect in effects {
+                self.carry_out(effect).await?;
+            }
+        }
+    }
+
+    /// Goes on with what was there when the daemon last ended.
+    async fn resume(&mut self) {
+        for run in self.book.runs().values().filter(|run| !run.state.logs_shipped) {
+            let follow = TailCommand::Follow {
+                plan: Box::new(run.plan.clone()),
+                ended: !run.is_alive(),
+            };
+            self.tail.tell(follow).await;
+        }
+        for stranger in self.workdirs.strangers(|id| self.book.get(id).is_some()) {
+            debug!(dataflow = %stranger, "a half-made run directory is removed");
+            if let Err(error) = self.workdirs.remove(stranger).await {
+                warn!(dataflow = %stranger, %error, "a half-made run directory cannot be removed");
+            }
+        }
+    }
+
+    /// One input: changes for the disk, and effects for after they are stored.
+    fn take(&mut self, input: Input, changes: &mut Changes, effects: &mut Vec<Effect>) {
+        match input {
+            Input::Prepare { request, peer, reply } => {
+                let id = request.dataflow;
+                if let Some(run) = self.book.get(id) {
+                    let result = if run.is_alive() { Ok(()) } else { Err(ended(id)) };
+                    effects.push(Effect::Answer(reply, result));
+                } else if let Some(preparing) = self.preparing.get_mut(&id) {
+                    preparing.waiters.push(reply);
+                } else if self.book.alive().len() + self.preparing.len() >= MAX_LIVE_DATAFLOWS {
+                    let text = format!("machine `{}` has {MAX_LIVE_DATAFLOWS} dataflows in hand", self.machine);
+                    effects.push(Effect::Answer(reply, Err(Refusal::new(RefusalCode::Busy, text))));
+                } else {
+                    self.preparing.entry(id).or_default().waiters.push(reply);
+                    effects.push(Effect::Start(Job::Prepare { request, peer }));
+                }
+            }
+            Input::Prepared { dataflow, result } => self.prepared(dataflow, *result, changes, effects),
+            Input::Spawn { dataflow, reply } => self.spawn(dataflow, reply, changes, effects),
+            Input::Spawned { dataflow, result } => {
+                if result.is_ok() {
+                    let spans = self.book.get(dataflow).is_some_and(crate::records::Run::spans_machines);
+                    self.book.update(dataflow, changes, |state| {
+                        state.spawned = true;
+                        if state.phase == RunPhase::Spawning {
+                            state.phase = if spans { RunPhase::AtBarrier } else { RunPhase::Running };
+                        }
+                    });
+                    info!(%dataflow, "the nodes of the run are spawned");
+                }
+                self.answer_all(dataflow, Step::Spawn, &result, effects);
+            }
+            Input::Release { request, reply } => {
+                let id = request.dataflow;
+                match self.book.get(id).map(|run| (run.state.phase, run.state.spawned)) {
+                    None => effects.push(Effect::Answer(reply, Err(unknown(&self.machine, id)))),
+                    Some((RunPhase::Prepared, _)) => effects.push(Effect::Answer(reply, Err(not_spawned(id)))),
+                    Some((RunPhase::Running | RunPhase::Stopping | RunPhase::Ended, _)) => {
+                        effects.push(Effect::Answer(reply, Ok(())));
+                    }
+                    Some((RunPhase::Spawning | RunPhase::AtBarrier, _)) => {
+                        if self.wait(id, Step::Release, reply) {
+                            effects.push(Effect::Start(Job::Release { request }));
+                        }
+                    }
+                }
+            }
+            Input::Released { dataflow, result } => {
+                if result.is_ok() {
+                    self.book.update(dataflow, changes, |state| {
+                        if matches!(state.phase, RunPhase::Spawning | RunPhase::AtBarrier) {
+                            state.phase = RunPhase::Running;
+                        }
+                    });
+                }
+                self.answer_all(dataflow, Step::Release, &result, effects);
+            }
+            Input::Stop { request, reply } => {
+                let id = request.dataflow;
+                if let Some(preparing) = self.preparing.get_mut(&id) {
+                    if !std::mem::replace(&mut preparing.unwanted, true) {
+                        let note = "stopped before it was spawned".to_owned();
+                        let failures = Vec::new();
+                        self.book
+                            .tell(id, now_unix_ms(), Lifecycle::Finished { failures, note }, changes);
+                        self.book.tell(id, now_unix_ms(), Lifecycle::LogsShipped, changes);
+                    }
+                    effects.push(Effect::Answer(reply, Ok(())));
+                    return;
+                }
+                match self.book.get(id).map(crate::records::Run::is_alive) {
+                    None => effects.push(Effect::Answer(reply, Err(unknown(&self.machine, id)))),
+                    Some(false) => effects.push(Effect::Answer(reply, Ok(()))),
+                    Some(true) => {
+                        self.book.update(id, changes, |state| state.phase = RunPhase::Stopping);
+                        info!(dataflow = %id, force = request.force, "the run is stopped");
+                        let reply = Some(reply);
+                        effects.push(Effect::Start(Job::Stop { request, reply }));
+                    }
+                }
+            }
+            Input::Stopped {
+                dataflow,
+                mut result,
+                reply,
+            } => {
+                if result.as_ref().is_err_and(|refusal| refusal.code == RefusalCode::NotFound) {
+                    let text = format!("the engine of machine `{}` no longer knew the run", self.machine);
+                    self.lose(dataflow, &text, changes, effects);
+                    result = Ok(());
+                }
+                if let Some(reply) = reply {
+                    effects.push(Effect::Answer(reply, result));
+                }
+            }
+            Input::Forget { dataflow, reply } => {
+                let result = self.forget(dataflow, Forget::WhenShipped, changes, effects);
+                effects.push(Effect::Answer(reply, result));
+            }
+            Input::Unwanted(runs) => {
+                for id in runs {
+                    self.unwanted(id, changes, effects);
+                }
+            }
+            Input::Removed(dataflow) => {
+                self.removing.remove(&dataflow);
+                self.book.remove(dataflow, changes);
+                effects.push(Effect::Tail(TailCommand::Forget(dataflow)));
+            }
+            Input::Shipped(dataflow) => {
+                if self.book.shipped(dataflow, now_unix_ms(), changes) {
+                    info!(%dataflow, "all log lines of the run are shipped");
+                }
+            }
+            Input::EngineUp { welcome, done } => {
+                self.engine_up(*welcome, changes, effects);
+                effects.push(Effect::Done(done));
+            }
+            Input::EngineEvent(event) => self.engine_event(event, changes, effects),
+            Input::EngineLost { message, done } => {
+                for id in self.book.alive() {
+                    self.lose(id, &message, changes, effects);
+                }
+                self.check = None;
+                effects.push(Effect::Done(done));
+            }
+            Input::EngineCursor(reply) => effects.push(Effect::Cursor(reply)),
+            Input::Join(reply) => effects.push(Effect::Join(reply)),
+        }
+    }
+
+    /// Starts to remove what need not be kept.
+    fn sweep(&mut self, effects: &mut Vec<Effect>) {
+        for dataflow in self.book.removable(KEPT_RUNS) {
+            if self.removing.insert(dataflow) {
+                let owns_dir = self.book.get(dataflow).is_some_and(|run| run.plan.owns_dir);
+                effects.push(Effect::Start(Job::Remove { dataflow, owns_dir }));
+            }
+        }
+    }
+
+    /// Adds someone who waits for a step; true when nobody did, so that the step has to be started.
+    fn wait(&mut self, dataflow: DataflowId, step: Step, reply: Reply) -> bool {
+        let waiting = self.waiting.entry((dataflow, step)).or_default();
+        waiting.push(reply);
+        waiting.len() == 1
+    }
+
+    fn answer_all(&mut self, dataflow: DataflowId, step: Step, result: &Result<(), Refusal>, effects: &mut Vec<Effect>) {
+        for reply in self.waiting.remove(&(dataflow, step)).unwrap_or_default() {
+            effects.push(Effect::Answer(reply, result.clone()));
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! What the supervisor has done once its changes are stored: answers, commands for the tail, and tasks that report back.
+
+use super::{Input, JoinReport, Reply, Supervisor};
+use crate::{engine_client::EngineHandle, records::RunPlan, store::StoreError, tail::TailCommand, workdir::Workdirs};
+use dora_remote_link::Peer;
+use dora_remote_protocol::{
+    agent_to_engine::{EngineOrder, RunOrder},
+    coordinator_to_daemon::{PrepareRun, ReleaseBarrier, StopRun},
+    engine_to_agent::EngineReply,
+    ids::{DataflowId, EngineId},
+    limits::{ORDER_DEADLINE, SPAWN_DEADLINE},
+    name::MachineName,
+    refusal::{Refusal, RefusalCode},
+};
+use std::{collections::BTreeSet, time::Duration};
+use tokio::sync::oneshot;
+use tracing::{debug, warn};
+
+/// Time for the engine to check a run; it may have to run other programs for that.
+const CHECK_DEADLINE: Duration = Duration::from_secs(90);
+/// Time beyond the engine's own deadline of a spawn.
+const SPAWN_MARGIN: Duration = Duration::from_secs(5);
+/// Time for the engine to forget a run; when it is down, there is nothing to forget.
+const FORGET_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What follows from an input, after the changes are stored.
+pub(super) enum Effect {
+    Answer(Reply, Result<(), Refusal>),
+    Done(oneshot::Sender<()>),
+    Cursor(oneshot::Sender<Option<(EngineId, u64)>>),
+    Join(oneshot::Sender<JoinReport>),
+    Tail(TailCommand),
+    Start(Job),
+}
+
+/// A task.
+pub(super) enum Job {
+    Prepare { request: PrepareRun, peer: Peer },
+    Spawn { dataflow: DataflowId },
+    Release { request: ReleaseBarrier },
+    Stop { request: StopRun, reply: Option<Reply> },
+    Remove { dataflow: DataflowId, owns_dir: bool },
+    Discard { dataflow: DataflowId, owns_dir: bool },
+    EndStray { dataflow: DataflowId },
+}
+
+impl Supervisor {
+    pub(super) async fn carry_out(&self, effect: Effect) -> Result<(), StoreError> {
+        // An asker that is gone needs no answer.
+        match effect {
+            Effect::Answer(reply, result) => drop(reply.send(result)),
+            Effect::Done(done) => drop(done.send(())),
+            Effect::Cursor(reply) => drop(reply.send(self.book.engine_cursor())),
+            Effect::Join(reply) => {
+                let untold: BTreeSet<DataflowId> = self.store.run(crate::store::Store::runs_in_outbox).await?;
+                let report = JoinReport {
+                    runs: self.book.reports(&untold),
+                    last_seq: self.book.last_seq(),
+                };
+                drop(reply.send(report));
+            }
+            Effect::Tail(command) => self.tail.tell(command).await,
+            Effect::Start(job) => self.start(job),
+        }
+        Ok(())
+    }
+
+    fn start(&self, job: Job) {
+        let (engine, workdirs, inbox) = (self.engine.clone(), self.workdirs.clone(), self.inbox.clone());
+        let machine = self.machine.clone();
+        self.tasks.spawn("run", async move {
+            let input = match job {
+                Job::Prepare { request, peer } => {
+                    let dataflow = request.dataflow;
+                    let result = Box::new(prepare(request, &peer, &engine, &workdirs, machine).await);
+                    Input::Prepared { dataflow, result }
+                }
+                Job::Spawn { dataflow } => {
+                    let order = engine.order(EngineOrder::Spawn { dataflow }, SPAWN_DEADLINE + SPAWN_MARGIN);
+                    let result = order.await.map(drop);
+                    Input::Spawned { dataflow, result }
+                }
+                Job::Release { request } => {
+                    let dataflow = request.dataflow;
+                    let order = EngineOrder::Release {
+                        dataflow,
+                        exited_before_subscribe: request.exited_before_subscribe,
+                    };
+                    let result = engine.order(order, ORDER_DEADLINE).await.map(drop);
+                    Input::Released { dataflow, result }
+                }
+                Job::Stop { request, reply } => {
+                    let StopRun {
+                        dataflow,
+                        grace_ms,
+                        force,
+                    } = request;
+                    let order = EngineOrder::Stop {
+                        dataflow,
+                        grace_ms,
+                        force,
+                    };
+                    let result = engine.order(order, ORDER_DEADLINE).await.map(drop);
+                    if let Err(refusal) = &result {
+                        warn!(%dataflow, %refusal, "the engine did not stop a run");
+                    }
+                    Input::Stopped { dataflow, result, reply }
+                }
+                Job::Remove { dataflow, owns_dir } => {
+                    clear(dataflow, owns_dir, &engine, &workdirs).await;
+                    Input::Removed(dataflow)
+                }
+                Job::Discard { dataflow, owns_dir } => return clear(dataflow, owns_dir, &engine, &workdirs).await,
+                Job::EndStray { dataflow } => {
+                    let order = EngineOrder::Stop {
+                        dataflow,
+                        grace_ms: None,
+                        force: true,
+                    };
+                    if let Err(refusal) = engine.order(order, ORDER_DEADLINE).await {
+                        debug!(%dataflow, %refusal, "a run that nobody knows was not stopped");
+                    }
+                    return clear(dataflow, true, &engine, &workdirs).await;
+                }
+            };
+            // A supervisor that has ended needs to hear nothing.
+            let _ = inbox.send(input).await;
+        });
+    }
+}
+
+async fn prepare(
+    request: PrepareRun,
+    peer: &Peer,
+    engine: &EngineHandle,
+    workdirs: &Workdirs,
+    machine: MachineName,
+) -> Result<RunPlan, Refusal> {
+    let dir = workdirs.prepare(request.dataflow, &request.files, peer).await?;
+    let checked = match dir.path.to_str() {
+        Some(run_dir) => {
+            let order = RunOrder {
+                dataflow: request.dataflow,
+                name: request.name,
+                descriptor: request.descriptor,
+                nodes: request.nodes,
+                machine,
+                run_dir: run_dir.to_owned(),
+                uv: request.uv,
+            };
+            match engine.order(EngineOrder::Check(order.clone()), CHECK_DEADLINE).await {
+                Ok(EngineReply::Checked { outputs }) => Ok((order, outputs)),
+                Ok(EngineReply::Done) => Err(Refusal::new(
+                    RefusalCode::Internal,
+                    "the engine did not say where output goes",
+                )),
+                Err(refusal) => Err(refusal),
+            }
+        }
+        None => Err(Refusal::new(
+            RefusalCode::NotPrepared,
+            format!("the run directory {} is no UTF-8 text", dir.path.display()),
+        )),
+    };
+    match checked {
+        Ok((order, outputs)) => Ok(RunPlan {
+            order,
+            files: request.files,
+            outputs,
+            owns_dir: dir.owned,
+        }),
+        Err(refusal) => {
+            clear(request.dataflow, dir.owned, engine, workdirs).await;
+            Err(refusal)
+        }
+    }
+}
+
+/// Makes the engine forget a run, and removes its directory if it was made for the run.
+async fn clear(dataflow: DataflowId, owns_dir: bool, engine: &EngineHandle, workdirs: &Workdirs) {
+    if let Err(refusal) = engine.order(EngineOrder::Forget { dataflow }, FORGET_DEADLINE).await {
+        debug!(%dataflow, %refusal, "the engine did not forget a run");
+    }
+    if owns_dir && let Err(error) = workdirs.remove(dataflow).await {
+        warn!(%dataflow, %error, "a run directory cannot be removed");
+    }
+}

@@ -1,0 +1,146 @@
+//! Everything that can happen to the supervisor, and the handle through which it happens.
+
+use crate::{
+    engine_client::{Event, Welcome},
+    records::RunPlan,
+};
+use dora_remote_link::Peer;
+use dora_remote_protocol::{
+    coordinator_to_daemon::{PrepareRun, ReleaseBarrier, StopRun},
+    ids::{DataflowId, EngineId},
+    machine::RunReport,
+    refusal::{Refusal, RefusalCode},
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Where the result of an order goes.
+pub(crate) type Reply = oneshot::Sender<Result<(), Refusal>>;
+
+/// What can happen.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// An order of the coordinator; files are fetched from `peer`.
+    Prepare { request: PrepareRun, peer: Peer, reply: Reply },
+    /// A run was prepared, or not.
+    Prepared {
+        dataflow: DataflowId,
+        result: Box<Result<RunPlan, Refusal>>,
+    },
+    /// An order of the coordinator.
+    Spawn { dataflow: DataflowId, reply: Reply },
+    /// The engine has spawned a run, or not.
+    Spawned {
+        dataflow: DataflowId,
+        result: Result<(), Refusal>,
+    },
+    /// An order of the coordinator.
+    Release { request: ReleaseBarrier, reply: Reply },
+    /// The engine has let a run go, or not.
+    Released {
+        dataflow: DataflowId,
+        result: Result<(), Refusal>,
+    },
+    /// An order of the coordinator.
+    Stop { request: StopRun, reply: Reply },
+    /// The engine stops a run, or not.
+    Stopped {
+        dataflow: DataflowId,
+        result: Result<(), Refusal>,
+        reply: Option<Reply>,
+    },
+    /// An order of the coordinator.
+    Forget { dataflow: DataflowId, reply: Reply },
+    /// Runs that the coordinator does not want here.
+    Unwanted(Vec<DataflowId>),
+    /// The directory of a run is gone.
+    Removed(DataflowId),
+    /// All log lines of a run are shipped.
+    Shipped(DataflowId),
+    /// An engine answered.
+    EngineUp {
+        welcome: Box<Welcome>,
+        done: oneshot::Sender<()>,
+    },
+    /// Something happened in the engine.
+    EngineEvent(Event),
+    /// The engine is dead, and so is all that it had made.
+    EngineLost { message: String, done: oneshot::Sender<()> },
+    /// Asks for the engine and the last event of it that is stored.
+    EngineCursor(oneshot::Sender<Option<(EngineId, u64)>>),
+    /// Asks for what a joining machine reports.
+    Join(oneshot::Sender<JoinReport>),
+}
+
+impl From<Event> for Input {
+    fn from(event: Event) -> Self {
+        Self::EngineEvent(event)
+    }
+}
+
+/// What a joining machine reports.
+#[derive(Clone, Debug)]
+pub(crate) struct JoinReport {
+    /// What it has in hand.
+    pub(crate) runs: Vec<RunReport>,
+    /// Number of the latest lifecycle event.
+    pub(crate) last_seq: u64,
+}
+
+/// What others may see of the supervisor at any time. All of it is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct View {
+    /// Number of the latest lifecycle event.
+    pub(crate) last_seq: u64,
+    /// Whether any run has not ended.
+    pub(crate) active: bool,
+}
+
+/// A handle of the supervisor. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct SupervisorHandle {
+    inbox: mpsc::Sender<Input>,
+    view: watch::Receiver<View>,
+    acked: watch::Receiver<u64>,
+}
+
+impl SupervisorHandle {
+    pub(super) fn new(inbox: mpsc::Sender<Input>, view: watch::Receiver<View>, acked: watch::Receiver<u64>) -> Self {
+        Self { inbox, view, acked }
+    }
+
+    /// Carries an order and waits for its result. An order that was sent is carried out even when the asker goes away.
+    pub(crate) async fn order(&self, order: impl FnOnce(Reply) -> Input) -> Result<(), Refusal> {
+        let (reply, answer) = oneshot::channel();
+        let ending = || Refusal::new(RefusalCode::ShuttingDown, "the daemon of the machine is ending");
+        self.inbox.send(order(reply)).await.map_err(|_| ending())?;
+        answer.await.map_err(|_| ending())?
+    }
+
+    /// Tells something that needs no answer.
+    pub(crate) async fn tell(&self, input: Input) {
+        // A supervisor that has ended needs to hear nothing.
+        let _ = self.inbox.send(input).await;
+    }
+
+    /// Tells or asks something, and waits for the answer; none when the supervisor has ended.
+    pub(crate) async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Input) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.inbox.send(question(reply)).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// Where engine events go.
+    pub(crate) fn events(&self) -> &mpsc::Sender<Input> {
+        &self.inbox
+    }
+
+    /// What can be seen at any time.
+    pub(crate) fn view(&self) -> watch::Receiver<View> {
+        self.view.clone()
+    }
+
+    /// Number of the last engine event that is stored.
+    pub(crate) fn acked(&self) -> watch::Receiver<u64> {
+        self.acked.clone()
+    }
+}

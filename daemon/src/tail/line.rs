@@ -1,0 +1,113 @@
+//! One line of a node's JSONL file, as dora writes it, turned into a record.
+//!
+//! A node can write what it likes into its own lines; a line that is no JSON of dora's is passed on as it is.
+
+use dora_remote_protocol::{
+    limits::MAX_LOG_LINE_BYTES,
+    log_line::{LogLevel, LogRecord, LogStream},
+};
+use jiff::Timestamp;
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Written {
+    ts: Option<String>,
+    level: Option<String>,
+    stream: Option<String>,
+    msg: String,
+}
+
+/// Reads one line without its end. Its time is what the file says, but not before `not_before` and not after `now` (both in
+/// milliseconds since the Unix epoch).
+pub(crate) fn parse(line: &[u8], offset: u64, not_before: u64, now: u64) -> LogRecord {
+    let now = now.max(not_before);
+    let Ok(written) = serde_json::from_slice::<Written>(line) else {
+        return LogRecord {
+            offset,
+            at_unix_ms: now,
+            stream: LogStream::Stdout,
+            level: None,
+            text: cut(String::from_utf8_lossy(line).into_owned()),
+        };
+    };
+    let at = written
+        .ts
+        .and_then(|ts| ts.parse::<Timestamp>().ok())
+        .and_then(|ts| u64::try_from(ts.as_millisecond()).ok());
+    LogRecord {
+        offset,
+        at_unix_ms: at.unwrap_or(now).clamp(not_before, now),
+        stream: match written.stream.as_deref() {
+            Some("stderr") => LogStream::Stderr,
+            _ => LogStream::Stdout,
+        },
+        level: written.level.as_deref().and_then(level),
+        text: cut(written.msg),
+    }
+}
+
+fn level(text: &str) -> Option<LogLevel> {
+    [
+        LogLevel::Error,
+        LogLevel::Warn,
+        LogLevel::Info,
+        LogLevel::Debug,
+        LogLevel::Trace,
+    ]
+    .into_iter()
+    .find(|level| level.as_str().eq_ignore_ascii_case(text))
+}
+
+fn cut(mut text: String) -> String {
+    // One line is one line: a structured message may carry its own ends.
+    while text.ends_with(['\n', '\r']) {
+        text.pop();
+    }
+    if text.len() > MAX_LOG_LINE_BYTES {
+        let mut end = MAX_LOG_LINE_BYTES;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: &str = r#"{"ts":"1970-01-01T00:00:05.250Z","level":"stdout","node":"n","stream":"stderr","msg":"hi","target":null,"fields":null}"#;
+
+    #[test]
+    fn a_line_of_dora_is_understood() {
+        let record = parse(LINE.as_bytes(), 7, 0, 10_000);
+        assert_eq!((record.offset, record.at_unix_ms, record.level), (7, 5_250, None));
+        assert_eq!((record.stream, record.text.as_str()), (LogStream::Stderr, "hi"));
+        assert_eq!(
+            parse(LINE.replace("\"stdout\"", "\"WARN\"").as_bytes(), 7, 0, 1).level,
+            Some(LogLevel::Warn)
+        );
+    }
+
+    #[test]
+    fn times_never_run_back_or_ahead() {
+        assert_eq!(parse(LINE.as_bytes(), 0, 6_000, 10_000).at_unix_ms, 6_000);
+        assert_eq!(parse(LINE.as_bytes(), 0, 0, 5_000).at_unix_ms, 5_000);
+        assert_eq!(
+            parse(LINE.as_bytes(), 0, 9_000, 8_000).at_unix_ms,
+            9_000,
+            "the clock was set back"
+        );
+    }
+
+    #[test]
+    fn anything_else_is_passed_on() {
+        let record = parse(b"\xffnot json", 3, 0, 9);
+        assert_eq!((record.text.as_str(), record.at_unix_ms), ("\u{fffd}not json", 9));
+        assert_eq!(
+            parse(&vec![b'x'; MAX_LOG_LINE_BYTES + 9], 0, 0, 0).text.len(),
+            MAX_LOG_LINE_BYTES
+        );
+    }
+}

@@ -1,0 +1,11 @@
+//! A whole daemon against a scripted coordinator and a scripted engine: real QUIC over loopback, real processes, no dora.
+
+#![expect(clippy::expect_used, reason = "a test says what it expects and fails when that is wrong")]
+
+mod fake_coordinator;
+mod fake_engine;
+mod files;
+mod life;
+mod relay;
+mod silence;
+mod world;

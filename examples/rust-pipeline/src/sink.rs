@@ -1,0 +1,25 @@
+//! End of the pipeline: prints every value, and fails when one is missing or out of order.
+
+use dora_node_api::{DoraNode, Event, into_vec};
+
+fn main() -> eyre::Result<()> {
+    let (_node, mut events) = DoraNode::init_from_env()?;
+    let mut last = 0;
+    while let Some(event) = events.recv() {
+        match event {
+            Event::Input { id, data, .. } if id.as_str() == "smooth" => {
+                let value: Vec<f64> = into_vec(&data)?;
+                let [number, mean] = value[..] else {
+                    eyre::bail!("an input has {} values, and two are wanted", value.len());
+                };
+                let number = number as u64;
+                eyre::ensure!(number == last + 1, "reading {number} came after {last}");
+                last = number;
+                println!("sink: reading {number} arrived, {mean:.2} F");
+            }
+            Event::Stop(_) => println!("sink: {last} readings, none missing"),
+            _ => {}
+        }
+    }
+    Ok(())
+}

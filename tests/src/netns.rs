@@ -1,0 +1,179 @@
+//! A small world of network namespaces: a cloud, a laptop, a home router that masquerades, and a robot behind it.
+//!
+//! ```text
+//! cloud 198.51.100.1 --+
+//! laptop 203.0.113.1 --+-- internet --- 192.0.2.1 router 192.168.50.1 --- 192.168.50.2 robot
+//! ```
+//! The internet knows no way to 192.168.50.0/24, so nobody can dial the robot. No interface is made outside of the namespaces, names
+//! carry this process's id, and all of it is gone with the [`World`].
+
+use std::{
+    process::{Command, Output},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+/// Address of the cloud.
+pub const CLOUD: &str = "198.51.100.1";
+/// Address of the robot, behind the router.
+pub const ROBOT: &str = "192.168.50.2";
+/// Address of the router on the internet.
+pub const ROUTER: &str = "192.0.2.1";
+
+const PLACES: [&str; 5] = ["internet", "cloud", "laptop", "router", "robot"];
+
+/// The namespaces of one test.
+#[derive(Debug)]
+pub struct World {
+    number: String,
+}
+
+impl World {
+    /// Makes the world. None, said loudly, where that is not possible.
+    ///
+    /// # Panics
+    /// When it is not possible and `DORA_REMOTE_REQUIRE_NETNS` is 1, or when it fails half-way.
+    #[must_use]
+    #[expect(clippy::print_stderr, reason = "a skipped test must be heard of")]
+    pub fn new() -> Option<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        if let Some(lack) = lack() {
+            let required = std::env::var_os("DORA_REMOTE_REQUIRE_NETNS").is_some_and(|value| value == "1");
+            assert!(!required, "DORA_REMOTE_REQUIRE_NETNS=1, and {lack}");
+            eprintln!("SKIPPED: network namespaces: {lack}");
+            return None;
+        }
+        let number = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let world = Self { number };
+        world.build();
+        world.prove();
+        Some(world)
+    }
+
+    /// Words that run a command in a place.
+    #[must_use]
+    pub fn prefix(&self, place: &str) -> Vec<String> {
+        ["ip", "netns", "exec", &self.name(place)].map(str::to_owned).to_vec()
+    }
+
+    /// Cuts the robot's link: the router drops everything between the robot and the internet, silently.
+    pub fn cut(&self) {
+        self.nft("add table inet cut");
+        self.nft("add chain inet cut forward { type filter hook forward priority -10; policy drop; }");
+    }
+
+    /// Heals the cut.
+    pub fn heal(&self) {
+        self.nft("delete table inet cut");
+    }
+
+    /// Whether a packet from one place reaches an address and an answer comes back: a closed TCP port that says so.
+    #[must_use]
+    pub fn reaches(&self, place: &str, address: &str) -> bool {
+        let dial = format!("LC_ALL=C timeout 1 bash -c '</dev/tcp/{address}/9' 2>&1");
+        let output = self.at(place, &["sh", "-c", &dial]);
+        String::from_utf8_lossy(&output.stdout).contains("Connection refused")
+    }
+
+    fn name(&self, place: &str) -> String {
+        format!("drt{}-{place}", self.number)
+    }
+
+    fn build(&self) {
+        for place in PLACES {
+            ip(&["netns", "add", &self.name(place)]);
+            self.must(place, &["ip", "link", "set", "lo", "up"]);
+        }
+        self.connect("cloud", "198.51.100.1/24", "internet", "cloud0", "198.51.100.254/24");
+        self.connect("laptop", "203.0.113.1/24", "internet", "laptop0", "203.0.113.254/24");
+        self.connect("router", "192.0.2.1/24", "internet", "router0", "192.0.2.254/24");
+        self.connect("robot", "192.168.50.2/24", "router", "home0", "192.168.50.1/24");
+        for (place, gateway) in [
+            ("cloud", "198.51.100.254"),
+            ("laptop", "203.0.113.254"),
+            ("router", "192.0.2.254"),
+            ("robot", "192.168.50.1"),
+        ] {
+            self.must(place, &["ip", "route", "add", "default", "via", gateway]);
+        }
+        for place in ["internet", "router"] {
+            self.must(place, &["sysctl", "-qw", "net.ipv4.ip_forward=1"]);
+        }
+        self.nft("add table ip nat");
+        self.nft("add chain ip nat out { type nat hook postrouting priority 100; }");
+        self.nft("add rule ip nat out oifname up0 masquerade");
+        self.nft("add table inet door");
+        self.nft("add chain inet door forward { type filter hook forward priority 0; }");
+        self.nft("add rule inet door forward iifname up0 ct state new drop");
+    }
+
+    /// Proves that the world is what the tests take it for.
+    fn prove(&self) {
+        assert!(self.reaches("robot", CLOUD), "the robot cannot reach the cloud");
+        assert!(self.reaches("laptop", CLOUD), "the laptop cannot reach the cloud");
+        for place in ["cloud", "laptop", "internet"] {
+            assert!(!self.reaches(place, ROBOT), "{place} can dial the robot");
+        }
+    }
+
+    /// A cable from `place` (interface `up0`) to `other`.
+    fn connect(&self, place: &str, address: &str, other: &str, interface: &str, other_address: &str) {
+        let (here, there) = (self.name(place), self.name(other));
+        ip(&[
+            "link", "add", "up0", "netns", &here, "type", "veth", "peer", "name", interface, "netns", &there,
+        ]);
+        for (place, interface, address) in [(place, "up0", address), (other, interface, other_address)] {
+            self.must(place, &["ip", "addr", "add", address, "dev", interface]);
+            self.must(place, &["ip", "link", "set", interface, "up"]);
+        }
+    }
+
+    fn nft(&self, rule: &str) {
+        self.must("router", &["nft", rule]);
+    }
+
+    fn must(&self, place: &str, words: &[&str]) {
+        let output = self.at(place, words);
+        assert!(
+            output.status.success(),
+            "{words:?} in {place}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
+    fn at(&self, place: &str, words: &[&str]) -> Output {
+        let prefix = self.prefix(place);
+        let output = Command::new(&prefix[0]).args(&prefix[1..]).args(words).output();
+        output.unwrap_or_else(|error| panic!("{words:?} in {place}: {error}"))
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for place in PLACES {
+            drop(Command::new("ip").args(["netns", "delete", &self.name(place)]).output());
+        }
+    }
+}
+
+/// What this machine lacks for namespaces.
+fn lack() -> Option<String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Some("they need root".to_owned());
+    }
+    for tool in ["ip", "nft", "bash", "sysctl"] {
+        let there = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output();
+        if !there.is_ok_and(|output| output.status.success()) {
+            return Some(format!("`{tool}` is missing"));
+        }
+    }
+    None
+}
+
+fn ip(words: &[&str]) {
+    let output = Command::new("ip").args(words).output().expect("ip was found before");
+    assert!(
+        output.status.success(),
+        "ip {words:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
