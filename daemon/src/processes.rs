@@ -25,6 +25,9 @@ const ORPHAN_DEADLINE: Duration = Duration::from_secs(10);
 /// Pause between two looks at `/proc`.
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
 
+/// Looks in a row that find nothing: the environment of a process reads as empty while it starts its program.
+const EMPTY_LOOKS: u32 = 3;
+
 /// Looks up a living process. A zombie does not live.
 pub(crate) fn find(pid: u32) -> Option<ProcessRecord> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -57,9 +60,11 @@ pub(crate) fn kill_hard(process: ProcessRecord) {
 pub(crate) fn end_marked(engine: EngineId) -> usize {
     let started = Instant::now();
     let mut asked = BTreeSet::new();
+    let mut empty_looks = 0;
     loop {
         let left = marked(engine);
-        if left.is_empty() {
+        empty_looks = if left.is_empty() { empty_looks + 1 } else { 0 };
+        if empty_looks == EMPTY_LOOKS {
             return asked.len();
         }
         let hard = started.elapsed() >= ORPHAN_GRACE;

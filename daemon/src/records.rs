@@ -67,7 +67,7 @@ pub(crate) struct Run {
 }
 
 /// How far the log lines of one source were shipped.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LogCursor {
     /// See `LogBatch::epoch`.
     pub(crate) epoch: u64,
@@ -78,6 +78,22 @@ pub(crate) struct LogCursor {
     /// Where that is in the files; none for messages.
     pub(crate) place: Option<FilePlace>,
 }
+
+impl Default for LogCursor {
+    /// The beginning of a source. It has the same epoch whenever it is made: an agent that was killed before it could store a cursor
+    /// sends again what it has sent, and the coordinator knows the lines by their offsets.
+    fn default() -> Self {
+        Self {
+            epoch: FIRST_EPOCH,
+            offset: 0,
+            at_unix_ms: 0,
+            place: None,
+        }
+    }
+}
+
+/// Epoch of a source that never had to start over.
+const FIRST_EPOCH: u64 = 1;
 
 /// A place in one file of a rotated series.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -172,7 +172,7 @@ impl Tail {
             TailCommand::Follow { plan, ended } => {
                 let dataflow = plan.order.dataflow;
                 let cursors = self.store.run(move |store| store.cursors(dataflow)).await?;
-                let mut flow = Flow::new(&plan.outputs, cursors, now_unix_ms());
+                let mut flow = Flow::new(&plan.outputs, cursors);
                 if ended {
                     flow.end(Instant::now());
                 }

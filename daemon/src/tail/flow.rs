@@ -38,23 +38,19 @@ struct Messages {
 
 impl Flow {
     /// Follows the given outputs, and messages, from where the cursors say.
-    pub(crate) fn new(outputs: &[NodeOutput], cursors: Vec<(LogSource, LogCursor)>, now: u64) -> Self {
+    pub(crate) fn new(outputs: &[NodeOutput], cursors: Vec<(LogSource, LogCursor)>) -> Self {
         let mut cursors: BTreeMap<LogSource, LogCursor> = cursors.into_iter().collect();
         let nodes = outputs.iter().filter_map(|output| {
             let path = output.path.clone()?;
             let source = LogSource::Node(output.node.clone());
-            let series = Series::new(path.into(), cursors.remove(&source), now);
+            let series = Series::new(path.into(), cursors.remove(&source));
             let failing = false;
             Some((source, NodeSource { series, failing }))
         });
         let nodes = nodes.collect();
         let messages = [LogSource::Machine, LogSource::Build].map(|source| {
-            let fresh = LogCursor {
-                epoch: now,
-                ..LogCursor::default()
-            };
             let messages = Messages {
-                cursor: cursors.remove(&source).unwrap_or(fresh),
+                cursor: cursors.remove(&source).unwrap_or_default(),
                 more: true,
                 pending: None,
             };

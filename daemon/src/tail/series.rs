@@ -69,16 +69,12 @@ pub(crate) struct Lines {
 }
 
 impl Series {
-    /// A series that goes on at a stored cursor, or begins. `now` (milliseconds since the Unix epoch) numbers a new epoch.
-    pub(crate) fn new(path: PathBuf, cursor: Option<LogCursor>, now: u64) -> Self {
-        let fresh = || LogCursor {
-            epoch: now,
-            ..LogCursor::default()
-        };
+    /// A series that goes on at a stored cursor, or begins.
+    pub(crate) fn new(path: PathBuf, cursor: Option<LogCursor>) -> Self {
         Self {
             path,
             files: VecDeque::new(),
-            cursor: cursor.unwrap_or_else(fresh),
+            cursor: cursor.unwrap_or_default(),
             pending: None,
         }
     }

@@ -70,7 +70,7 @@ fn numbers(range: std::ops::Range<u32>) -> Vec<String> {
 #[test]
 fn a_torn_line_waits_for_its_end() {
     let mut writer = Writer::new();
-    let mut series = Series::new(writer.path(), None, 1);
+    let mut series = Series::new(writer.path(), None);
     assert_eq!(drain(&mut series), numbers(0..0), "no file yet");
     writer.line();
     writer.raw("{\"msg\":\"to");
@@ -90,7 +90,7 @@ fn a_torn_line_waits_for_its_end() {
 #[test]
 fn rotations_lose_nothing_and_offsets_go_on() {
     let mut writer = Writer::new();
-    let mut series = Series::new(writer.path(), None, 1);
+    let mut series = Series::new(writer.path(), None);
     let (mut all, mut offsets) = (Vec::new(), Vec::new());
     for round in 0..40 {
         for _ in 0..3 {
@@ -118,7 +118,7 @@ fn rotations_lose_nothing_and_offsets_go_on() {
 #[test]
 fn a_restart_goes_on_behind_the_last_acknowledged_line() {
     let mut writer = Writer::new();
-    let mut series = Series::new(writer.path(), None, 1);
+    let mut series = Series::new(writer.path(), None);
     for _ in 0..5 {
         writer.line();
     }
@@ -130,7 +130,7 @@ fn a_restart_goes_on_behind_the_last_acknowledged_line() {
     drop(series);
     writer.rotate(5);
     writer.line();
-    let mut series = Series::new(writer.path(), Some(stored), 99);
+    let mut series = Series::new(writer.path(), Some(stored));
     series.look(1).unwrap();
     let again = series.read(false, 1).unwrap().unwrap();
     assert_eq!(unacked.records[0], again.records[0], "the same line has the same offset");
@@ -142,7 +142,7 @@ fn a_restart_goes_on_behind_the_last_acknowledged_line() {
 #[test]
 fn a_file_that_was_rotated_away_meanwhile_is_a_gap_and_a_new_epoch() {
     let mut writer = Writer::new();
-    let mut series = Series::new(writer.path(), None, 1);
+    let mut series = Series::new(writer.path(), None);
     writer.line();
     drain(&mut series);
     let stored = series.cursor().clone();
@@ -151,7 +151,7 @@ fn a_file_that_was_rotated_away_meanwhile_is_a_gap_and_a_new_epoch() {
         writer.rotate(1);
         writer.line();
     }
-    let mut series = Series::new(writer.path(), Some(stored), 50);
+    let mut series = Series::new(writer.path(), Some(stored));
     series.look(50).unwrap();
     let lines = series.read(false, 1).unwrap().unwrap();
     assert_eq!((lines.lost_before, texts(&lines)), (1, numbers(3..4)));
@@ -163,7 +163,7 @@ fn a_file_that_was_rotated_away_meanwhile_is_a_gap_and_a_new_epoch() {
 #[test]
 fn held_files_are_bounded_and_the_gap_is_counted() {
     let mut writer = Writer::new();
-    let mut series = Series::new(writer.path(), None, 1);
+    let mut series = Series::new(writer.path(), None);
     writer.line();
     series.look(1).unwrap();
     let first = series.read(false, 1).unwrap().unwrap();
@@ -188,7 +188,7 @@ fn held_files_are_bounded_and_the_gap_is_counted() {
 #[test]
 fn long_lines_and_many_lines_come_in_bounded_batches() {
     let mut writer = Writer::new();
-    let mut series = Series::new(writer.path(), None, 1);
+    let mut series = Series::new(writer.path(), None);
     writer.raw(&format!("{{\"msg\":\"{}\"}}\n", "x".repeat(900 << 10)));
     for _ in 0..5_000 {
         writer.line();
@@ -203,4 +203,23 @@ fn long_lines_and_many_lines_come_in_bounded_batches() {
     }
     assert_eq!(seen.len(), 5_001);
     assert!(batches >= 4, "{batches}");
+}
+
+#[test]
+fn a_reader_without_a_cursor_repeats_the_epoch_and_the_offsets_of_the_one_before() {
+    let mut writer = Writer::new();
+    for _ in 0..5 {
+        writer.line();
+    }
+    let reading = || {
+        let mut series = Series::new(writer.path(), None);
+        let lines = series.read(true, 1).unwrap().unwrap();
+        let offsets: Vec<_> = lines.records.iter().map(|record| record.offset).collect();
+        (series.cursor().epoch, offsets)
+    };
+    assert_eq!(
+        reading(),
+        reading(),
+        "the coordinator knows lines that come again by epoch and offset"
+    );
 }
