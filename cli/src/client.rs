@@ -44,7 +44,8 @@ impl Session {
     /// # Errors
     /// A failure with exit code 6 for an identity that cannot be used, 5 for a coordinator that does not answer, and others.
     pub async fn open(target: &Target, kind: DialKind, printer: &Printer) -> Result<Self, Failure> {
-        let credentials = load_identity(target, printer)?;
+        let credentials = load_identity(target)?;
+        warn_of_end(&credentials, printer);
         let dialer = Dialer::new(&credentials, speaker(), kind)
             .map_err(|error| Failure::new(Exit::Failed, "cannot make a connection").because(&error))?;
         let address = target.address.clone();
@@ -166,22 +167,27 @@ pub fn is_lost(error: &CallError) -> bool {
     }
 }
 
-/// Loads the identity of the target and warns when its certificate ends soon.
+/// Loads the identity of the target.
 ///
 /// # Errors
 /// A failure with exit code 6.
-pub fn load_identity(target: &Target, printer: &Printer) -> Result<Credentials, Failure> {
+pub fn load_identity(target: &Target) -> Result<Credentials, Failure> {
     let dir = &target.identity;
-    let credentials = Credentials::load(dir).map_err(|error| {
+    Credentials::load(dir).map_err(|error| {
         Failure::of_certificates(&format!("use the identity in {}", dir.display()), &error)
             .hint("name another directory with `--identity DIR` or DORA_REMOTE_IDENTITY")
-    })?;
+    })
+}
+
+/// Warns of a certificate that ends soon; one that has ended is a failure of the dial.
+fn warn_of_end(credentials: &Credentials, printer: &Printer) {
     match lives_left(credentials.certificate(), SystemTime::now()) {
         LifeLeft::LastThird(left) => printer.warn(&format!("your certificate ends in {}", span(left))),
-        LifeLeft::NotBegun(until) => printer.warn(&format!("your certificate begins in {}; is the clock right?", span(until))),
+        LifeLeft::NotBegun(until) => {
+            printer.warn(&format!("your certificate begins in {}; is the clock right?", span(until)));
+        }
         LifeLeft::Ample(_) | LifeLeft::Ended(_) => {}
     }
-    Ok(credentials)
 }
 
 /// What this process says of itself.

@@ -62,12 +62,19 @@ impl Context {
         target::resolve(&self.given, &places::process_env)
     }
 
-    /// A session with the coordinator that is meant.
+    /// Does `work` in a session with the coordinator that is meant, and ends the session however the work ends.
     ///
     /// # Errors
-    /// See [`Session::open`].
-    pub async fn session(&self, kind: DialKind) -> Result<Session, Failure> {
-        Session::open(&self.target()?, kind, &self.printer).await
+    /// See [`Session::open`], and those of `work`.
+    pub async fn in_session<T>(
+        &self,
+        kind: DialKind,
+        work: impl AsyncFnOnce(&Session) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let session = Session::open(&self.target()?, kind, &self.printer).await?;
+        let done = work(&session).await;
+        session.close().await;
+        done
     }
 }
 

@@ -68,7 +68,7 @@ fn the_help_shows_the_verbs_and_the_exit_codes() {
         "{help}"
     );
     assert!(
-        !help.contains("engine "),
+        !help.contains("\n  engine "),
         "the engine is started by the daemon alone:\n{help}"
     );
 }

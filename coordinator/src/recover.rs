@@ -39,7 +39,9 @@ pub(crate) fn on_join(table: &Table, machine: &MachineName, runs: &[RunReport]) 
             (Some(life), Some(part), _) if !life.record().state.has_ended() && !part.ended => {
                 plan.known.push((run.dataflow, run.nodes.clone()));
             }
-            (Some(life), None, RunPhase::Running | RunPhase::Stopping) if life.record().start_id.is_none() => {
+            (Some(life), None, RunPhase::Running | RunPhase::Stopping)
+                if life.record().start_id.is_none() && !life.record().state.has_ended() =>
+            {
                 plan.adopt.push(run.clone());
             }
             (None, _, RunPhase::Running | RunPhase::Stopping) => plan.adopt.push(run.clone()),

@@ -56,13 +56,18 @@ async fn stop_all(context: &Context, record: &Record, dir: &Path, force: bool) -
         identity: up_identity(dir),
     };
     let session = Session::open(&target, DialKind::Follow, &context.printer).await?;
-    let mut live = dataflows(&session).await?;
+    let stopped = stop_live(context, &session, force).await;
+    session.close().await;
+    stopped
+}
+
+async fn stop_live(context: &Context, session: &Session, force: bool) -> Result<(), Failure> {
+    let mut live = dataflows(session).await?;
     live.retain(|dataflow| !dataflow.state.has_ended());
     for dataflow in &live {
         context.printer.note(&format!("stopping `{}`", dataflow.name));
     }
     let all = live.iter().map(|dataflow| DataflowRef::Id(dataflow.id)).collect();
-    let (_, failures) = stop_each(&session, all, None, force).await;
-    session.close().await;
+    let (_, failures) = stop_each(session, all, None, force).await;
     failures.into_iter().next().map_or(Ok(()), Err)
 }

@@ -3,6 +3,7 @@
 use super::{Context, dataflows};
 use crate::{
     args::List,
+    client::Session,
     exit::Exit,
     failure::Failure,
     output::{
@@ -21,10 +22,8 @@ use std::collections::BTreeSet;
 /// # Errors
 /// See [`crate::client::Session`].
 pub async fn run(context: &Context, list: &List) -> Result<Exit, Failure> {
-    let session = context.session(DialKind::Command).await?;
-    let dataflows = dataflows(&session).await?;
-    let now = session.now_unix_ms().await?;
-    session.close().await;
+    let asking = async |session: &Session| Ok((dataflows(session).await?, session.now_unix_ms().await?));
+    let (dataflows, now) = context.in_session(DialKind::Command, asking).await?;
     let printer = &context.printer;
     if printer.is_json() || list.short_format == Some(Format::Json) {
         printer.document(&DataflowList {

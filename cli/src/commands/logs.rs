@@ -14,12 +14,17 @@ use dora_remote_protocol::{
 /// See [`crate::client::Session`].
 pub async fn run(context: &Context, logs: &Logs) -> Result<Exit, Failure> {
     let kind = if logs.follow { DialKind::Follow } else { DialKind::Command };
-    let session = context.session(kind).await?;
+    let had_gap = context
+        .in_session(kind, async |session| read(context, session, logs).await)
+        .await?;
+    Ok(if had_gap { Exit::Gap } else { Exit::Ok })
+}
+
+async fn read(context: &Context, session: &Session, logs: &Logs) -> Result<bool, Failure> {
     let dataflow = match (logs.dataflow.as_deref(), logs.follow) {
-        (None, _) => meant(&session, None).await?,
-        (Some(name), false) => meant(&session, Some(name)).await?,
         // A follower must find the same dataflow again after a cut, whatever is called so by then.
-        (Some(name), true) => by_id(&session, name).await?,
+        (Some(name), true) => by_id(session, name).await?,
+        (named, _) => meant(session, named).await?,
     };
     let request = ReadLogs {
         dataflow,
@@ -29,9 +34,7 @@ pub async fn run(context: &Context, logs: &Logs) -> Result<Exit, Failure> {
         follow: logs.follow,
     };
     let mut lines = Lines::new(&context.printer, logs.nodes.iter().map(|node| node.as_str()));
-    let had_gap = follow::run(&session, request, &context.printer, &mut lines).await?;
-    session.close().await;
-    Ok(if had_gap { Exit::Gap } else { Exit::Ok })
+    follow::run(session, request, &context.printer, &mut lines).await
 }
 
 /// The id of the dataflow that is called so: of the one that has not ended, else of the latest that has.

@@ -2,6 +2,7 @@
 
 use super::Context;
 use crate::{
+    client::Session,
     exit::Exit,
     failure::Failure,
     output::{
@@ -22,13 +23,11 @@ use dora_remote_protocol::{
 /// # Errors
 /// See [`crate::client::Session`].
 pub async fn run(context: &Context) -> Result<Exit, Failure> {
-    let session = context.session(DialKind::Command).await?;
-    let machines = session
-        .call("list the machines", &ListMachines {}, QUERY_DEADLINE)
-        .await
-        .map_err(Failure::looking)?;
-    let now = session.now_unix_ms().await?;
-    session.close().await;
+    let asking = async |session: &Session| {
+        let machines = session.call("list the machines", &ListMachines {}, QUERY_DEADLINE).await;
+        Ok((machines.map_err(Failure::looking)?, session.now_unix_ms().await?))
+    };
+    let (machines, now) = context.in_session(DialKind::Command, asking).await?;
     let printer = &context.printer;
     if printer.is_json() {
         printer.document(&MachineList {

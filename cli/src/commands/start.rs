@@ -8,7 +8,7 @@ use super::{
 use crate::{
     args::Start,
     bundle::{self, Bundle, Limits},
-    client::Session,
+    client::{Session, load_identity},
     descriptor::{self, Dataflow, Wishes},
     env_vars,
     exit::Exit,
@@ -37,19 +37,30 @@ use uuid::Uuid;
 /// What is wrong with the dataflow, its folder or the command line, before anything was sent; then what the coordinator says.
 pub async fn run(context: &Context, start: Start) -> Result<Exit, Failure> {
     let dataflow = read(&start)?;
-    let target = context.target()?;
     for note in &dataflow.notes {
         context.printer.note(&format!("note: {note}"));
     }
+    // Whom to ask is decided before the folder is packed: a mistake on the command line is told at once.
+    load_identity(&context.target()?)?;
     let bundle = match &start.working_dir {
         Some(_) => None,
         None => Some(pack(context, &dataflow).await?),
     };
     let kind = if start.detach { DialKind::Command } else { DialKind::Follow };
-    let session = Session::open(&target, kind, &context.printer).await?;
+    let starting = async |session: &Session| launch(context, session, start, dataflow, bundle).await;
+    context.in_session(kind, starting).await
+}
+
+async fn launch(
+    context: &Context,
+    session: &Session,
+    start: Start,
+    dataflow: Dataflow,
+    bundle: Option<Bundle>,
+) -> Result<Exit, Failure> {
     let reference = bundle.as_ref().map(|bundle| bundle.reference);
     if let Some(bundle) = bundle {
-        upload::run(&session, bundle, &context.printer).await?;
+        upload::run(session, bundle, &context.printer).await?;
     }
     let files = match (reference, start.working_dir) {
         (Some(reference), _) => Files::Bundle(reference),
@@ -66,13 +77,11 @@ pub async fn run(context: &Context, start: Start) -> Result<Exit, Failure> {
             uv: start.uv,
         },
     };
-    let exit = if start.detach {
-        detached(context, &session, &request).await?
+    if start.detach {
+        detached(context, session, &request).await
     } else {
-        attach::run(&session, &request, &context.printer).await?
-    };
-    session.close().await;
-    Ok(exit)
+        attach::run(session, &request, &context.printer).await
+    }
 }
 
 fn read(start: &Start) -> Result<Dataflow, Failure> {

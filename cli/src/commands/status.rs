@@ -2,6 +2,7 @@
 
 use super::Context;
 use crate::{
+    client::Session,
     exit::Exit,
     failure::Failure,
     output::{json::Status, progress::bytes, table::Table, time::relative},
@@ -14,14 +15,15 @@ use dora_remote_protocol::{cli_to_coordinator::GetStatus, limits::QUERY_DEADLINE
 /// # Errors
 /// See [`crate::client::Session`].
 pub async fn run(context: &Context) -> Result<Exit, Failure> {
-    let session = context.session(DialKind::Command).await?;
-    let status = session
-        .call("ask for the status", &GetStatus {}, QUERY_DEADLINE)
-        .await
-        .map_err(Failure::looking)?;
-    let rtt = session.peer().await.rtt();
-    let address = session.address().to_string();
-    session.close().await;
+    let asking = async |session: &Session| {
+        let status = session.call("ask for the status", &GetStatus {}, QUERY_DEADLINE).await;
+        Ok((
+            status.map_err(Failure::looking)?,
+            session.peer().await.rtt(),
+            session.address().to_string(),
+        ))
+    };
+    let (status, rtt, address) = context.in_session(DialKind::Command, asking).await?;
     if context.printer.is_json() {
         context.printer.document(&Status::of(&status, address))?;
         return Ok(Exit::Ok);
@@ -52,7 +54,7 @@ pub async fn run(context: &Context) -> Result<Exit, Failure> {
         "logs",
         format!("{} of {}", bytes(status.log_bytes), bytes(status.log_bytes_max)),
     );
-    row("you are", status.asker.clone());
+    row("you are", status.asker);
     context.printer.table(&table)?;
     Ok(Exit::Ok)
 }

@@ -28,13 +28,14 @@ const NETWORK_MARGIN: Duration = Duration::from_secs(5);
 /// # Errors
 /// See [`Session`]; of several failures the first.
 pub async fn run(context: &Context, stop: &Stop) -> Result<Exit, Failure> {
-    let session = context.session(DialKind::Follow).await?;
-    let dataflows = wanted(&session, stop).await?;
-    if dataflows.is_empty() {
-        context.printer.note("no dataflow is running");
-    }
-    let (stopped, failures) = stop_each(&session, dataflows, stop.grace_duration, stop.force).await;
-    session.close().await;
+    let stopping = async |session: &Session| {
+        let dataflows = wanted(session, stop).await?;
+        if dataflows.is_empty() {
+            context.printer.note("no dataflow is running");
+        }
+        Ok(stop_each(session, dataflows, stop.grace_duration, stop.force).await)
+    };
+    let (stopped, failures) = context.in_session(DialKind::Follow, stopping).await?;
     show(context, &stopped)?;
     let partly = !stopped.is_empty() && !failures.is_empty();
     let mut failures = failures.into_iter();

@@ -35,17 +35,24 @@ impl Lines {
         // A name that is wider than all before moves the column from here on.
         self.width = self.width.max(name.chars().count().min(MAX_WIDTH));
         let name = format!("{name:<width$}", width = self.width);
-        if self.printer.has_colour() {
-            out.push_str(&format!("\u{1b}[{}m{name} |\u{1b}[0m ", colour_of(name.trim_end())));
+        let prefix = if self.printer.has_colour() {
+            format!("\u{1b}[{}m{name} |\u{1b}[0m ", colour_of(name.trim_end()))
         } else {
-            out.push_str(&format!("{name} | "));
+            format!("{name} | ")
+        };
+        let level = match line.level {
+            Some(level @ (LogLevel::Error | LogLevel::Warn)) if line.stream == LogStream::Message => {
+                format!("{}: ", level.as_str())
+            }
+            _ => String::new(),
+        };
+        // Messages may have several lines, each of which must tell whose it is.
+        for (index, text) in line.text.split('\n').enumerate() {
+            out.push_str(&prefix);
+            out.push_str(if index == 0 { &level } else { "" });
+            out.push_str(&self.printer.foreign(text));
+            out.push('\n');
         }
-        if line.stream == LogStream::Message && matches!(line.level, Some(LogLevel::Error | LogLevel::Warn)) {
-            out.push_str(line.level.map_or("", LogLevel::as_str));
-            out.push_str(": ");
-        }
-        out.push_str(&self.printer.foreign(&line.text));
-        out.push('\n');
     }
 
     /// Adds a gap to `out`, where programs read; people are told on standard error.
@@ -110,10 +117,10 @@ mod tests {
         let mut out = String::new();
         lines.log(&line(node("b"), LogStream::Stdout, None, "one\u{7}"), &mut out);
         lines.log(
-            &line(LogSource::Machine, LogStream::Message, Some(LogLevel::Warn), "low disk"),
+            &line(LogSource::Machine, LogStream::Message, Some(LogLevel::Warn), "low disk\n3 MB"),
             &mut out,
         );
-        assert_eq!(out, "b      | one\\u{7}\n@arm   | warn: low disk\n");
+        assert_eq!(out, "b      | one\\u{7}\n@arm   | warn: low disk\n@arm   | 3 MB\n");
     }
 
     #[test]

@@ -33,6 +33,7 @@ impl Brain {
                 return;
             }
         };
+        tracing::info!(dataflow = %id, who = by, force, "stops a dataflow");
         self.step(id, Input::Stop { by, grace_ms, force }, now);
         let grace = grace_ms.map_or(DEFAULT_GRACE, Duration::from_millis).min(LONGEST_GRACE);
         self.stops.push(StopWaiter {

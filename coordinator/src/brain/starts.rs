@@ -83,6 +83,7 @@ impl Brain {
             broken: false,
             result: None,
         };
+        tracing::info!(dataflow = %id, name = %record.name, who = record.started_by, nodes = record.nodes.len(), "starts a dataflow");
         if let Some(hash) = bundle {
             self.bundles.pin(id, hash);
         }

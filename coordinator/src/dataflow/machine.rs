@@ -3,7 +3,9 @@
 //! Pure: time is an argument. What a machine still owes follows from the state alone (`orders.rs`), so that nothing needs
 //! to be remembered about orders that were lost: whoever comes back is asked again. A start that fails is undone in `undo.rs`.
 
+mod answers;
 mod orders;
+mod reports;
 #[cfg(test)]
 mod tests;
 mod undo;
@@ -11,14 +13,15 @@ mod undo;
 use super::record::{Part, Record, StartOutcome, StopForce, StopWish};
 use crate::moment::Moment;
 use dora_remote_protocol::{
-    dataflow::{DataflowEvent, DataflowSpec, DataflowState, FailureCause, NodeFailure, NodeState, NodeStatus},
+    dataflow::{DataflowEvent, DataflowSpec, DataflowState, NodeStatus, PlacedNode},
     ids::NodeId,
-    limits::{BARRIER_DEADLINE, PREPARE_DEADLINE, SPAWN_DEADLINE},
+    limits::{PREPARE_DEADLINE, SPAWN_DEADLINE},
     machine::Lifecycle,
     name::MachineName,
     refusal::{Changed, Refusal, RefusalCode},
 };
 use orders::Wire;
+use reports::told_cause;
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 use undo::Undo;
 
@@ -174,13 +177,11 @@ impl Life {
     /// Adds the part of a machine to a run that was found on machines.
     pub(crate) fn adopt(&mut self, machine: MachineName, part: Part, nodes: Vec<NodeStatus>) {
         self.wires.insert(machine.clone(), Wire::default());
-        self.record
-            .placed
-            .extend(nodes.iter().map(|node| dora_remote_protocol::dataflow::PlacedNode {
-                id: node.id.clone(),
-                machine: machine.clone(),
-                dynamic: false,
-            }));
+        self.record.placed.extend(nodes.iter().map(|node| PlacedNode {
+            id: node.id.clone(),
+            machine: machine.clone(),
+            dynamic: false,
+        }));
         self.record.nodes.extend(nodes);
         self.record.parts.insert(machine, part);
     }
@@ -286,205 +287,6 @@ impl Life {
         out.push(Command::Started);
     }
 
-    fn answered(&mut self, machine: &MachineName, order: OrderKind, outcome: Outcome, now: Moment, out: &mut Vec<Command>) {
-        let several = self.is_over_several_machines();
-        let Some((part, wire)) = self.record.parts.get_mut(machine).zip(self.wires.get_mut(machine)) else {
-            return;
-        };
-        wire.in_flight.remove(&order);
-        match (order, outcome) {
-            (_, Outcome::Lost) => wire.is_cut = true,
-            (OrderKind::Prepare | OrderKind::Spawn, Outcome::Done) if self.undo.is_some() => {
-                // It came about after all: once more from the start.
-                wire.is_killed = false;
-                wire.is_forgotten = false;
-            }
-            (OrderKind::Prepare, Outcome::Done) => {
-                if !std::mem::replace(&mut part.prepared, true) {
-                    self.done(machine, out);
-                }
-            }
-            (OrderKind::Spawn, Outcome::Done) => {
-                let was_spawned = std::mem::replace(&mut part.spawned, true);
-                if !was_spawned {
-                    if several && self.all(|part| part.spawned) {
-                        self.deadline = Some(now.steady + BARRIER_DEADLINE);
-                    }
-                    self.done(machine, out);
-                }
-            }
-            (OrderKind::Release, Outcome::Done) => {
-                part.released = true;
-                out.push(Command::Save);
-            }
-            (OrderKind::Stop, Outcome::Done) => {
-                part.stop_confirmed = part.stop_confirmed.max(Some(StopForce::Grace));
-                out.push(Command::Save);
-            }
-            (OrderKind::Kill, Outcome::Done) => {
-                part.stop_confirmed = Some(StopForce::Kill);
-                wire.is_killed = true;
-                out.push(Command::Save);
-            }
-            (OrderKind::Forget, Outcome::Done) => wire.is_forgotten = true,
-            // An order that was asked twice, as its first answer was lost, may fail the second time.
-            (OrderKind::Prepare, _) if part.prepared => {}
-            (OrderKind::Spawn, _) if part.spawned => {}
-            (OrderKind::Prepare, outcome) => self.start_failed(machine, RefusalCode::NotPrepared, outcome, now, out),
-            (OrderKind::Spawn, outcome) => self.start_failed(machine, RefusalCode::SpawnFailed, outcome, now, out),
-            (_, Outcome::TimedOut | Outcome::Full) => wire.wait_until(now),
-            (OrderKind::Release, Outcome::Refused(refusal)) => {
-                part.released = true;
-                let note = format!("machine `{machine}` could not let its nodes go: {}", refusal.message);
-                self.stop_the_rest(note, out);
-            }
-            (OrderKind::Kill, Outcome::Refused(refusal)) if self.undo.is_some() => {
-                wire.is_killed = true;
-                wire.is_forgotten = refusal.code == RefusalCode::NotFound;
-            }
-            (OrderKind::Stop | OrderKind::Kill, Outcome::Refused(refusal)) => {
-                wire.wait_until(now);
-                if refusal.code == RefusalCode::NotFound {
-                    part.ended = true;
-                    self.record.notes.push(format!("machine `{machine}` no longer knew its part"));
-                    out.push(Command::Save);
-                }
-            }
-            (OrderKind::Forget, Outcome::Refused(refusal)) => {
-                // A run that is not there is as good as forgotten; one that lives is forgotten when it has ended.
-                wire.is_forgotten = refusal.code == RefusalCode::NotFound;
-                wire.wait_until(now);
-            }
-        }
-    }
-
-    fn happened(&mut self, machine: &MachineName, what: Lifecycle, out: &mut Vec<Command>) {
-        let several = self.is_over_several_machines();
-        let Some(part) = self.record.parts.get_mut(machine) else {
-            return;
-        };
-        out.push(Command::Save);
-        match what {
-            Lifecycle::NodeStarted { node, pid } => self.node(machine, &node, NodeState::Running, Some(pid), out),
-            Lifecycle::NodeStopped { node, clean } => {
-                let state = if clean { NodeState::Stopped } else { NodeState::Failed };
-                self.node(machine, &node, state, None, out);
-            }
-            Lifecycle::BarrierReached { exited_before_subscribe } => part.barrier = Some(exited_before_subscribe),
-            Lifecycle::Finished { failures, note } => {
-                if part.ended {
-                    return;
-                }
-                part.ended = true;
-                if let Some(wire) = self.wires.get_mut(machine) {
-                    wire.not_before = None;
-                }
-                if self.undo.is_some() {
-                    return;
-                }
-                let failed = !failures.is_empty();
-                self.fail_nodes(failures, out);
-                if !note.is_empty() {
-                    self.record.notes.push(format!("machine `{machine}`: {note}"));
-                }
-                if self.record.state >= DataflowState::Running {
-                    self.done(machine, out);
-                }
-                if failed && several && self.record.state == DataflowState::Running && !self.all(|part| part.ended) {
-                    self.stop_the_rest(
-                        format!("as the part on `{machine}` failed, the other machines were stopped"),
-                        out,
-                    );
-                }
-            }
-            Lifecycle::LogsShipped => part.logs_shipped = true,
-        }
-    }
-
-    fn sync_nodes(&mut self, machine: &MachineName, nodes: Vec<NodeStatus>, out: &mut Vec<Command>) {
-        for node in nodes {
-            self.node(machine, &node.id, node.state, node.pid, out);
-        }
-    }
-
-    fn machine_lost(&mut self, machine: MachineName, since_unix_ms: u64, now: Moment, out: &mut Vec<Command>) {
-        let Some(part) = self.record.parts.get_mut(&machine) else {
-            return;
-        };
-        part.unreachable_since_unix_ms = Some(since_unix_ms);
-        out.push(Command::Save);
-        if part.ended {
-            return;
-        }
-        out.push(Command::Tell(DataflowEvent::Reach {
-            machine: machine.clone(),
-            unreachable_since_unix_ms: Some(since_unix_ms),
-        }));
-        if self.record.state < DataflowState::Running && self.undo.is_none() {
-            let refusal = Refusal::new(
-                RefusalCode::MachineUnreachable,
-                format!("machine `{machine}` was lost during the start"),
-            );
-            self.start_undo(refusal, now, out);
-        }
-    }
-
-    fn machine_back(&mut self, machine: MachineName, fresh: bool, out: &mut Vec<Command>) {
-        let Some((part, wire)) = self.record.parts.get_mut(&machine).zip(self.wires.get_mut(&machine)) else {
-            return;
-        };
-        if fresh {
-            wire.in_flight.clear();
-        }
-        wire.is_cut = false;
-        wire.not_before = None;
-        if part.unreachable_since_unix_ms.take().is_some() {
-            out.push(Command::Save);
-            out.push(Command::Tell(DataflowEvent::Reach {
-                machine,
-                unreachable_since_unix_ms: None,
-            }));
-        }
-    }
-
-    fn part_gone(&mut self, machine: &MachineName, reason: &str, now: Moment, out: &mut Vec<Command>) {
-        let several = self.is_over_several_machines();
-        let Some(part) = self.record.parts.get_mut(machine) else {
-            return;
-        };
-        if part.ended {
-            return;
-        }
-        part.ended = true;
-        part.logs_shipped = true;
-        let lost = |node: &&NodeStatus| node.machine == *machine && matches!(node.state, NodeState::Waiting | NodeState::Running);
-        let failures = self.record.nodes.iter().filter(lost).map(|node| NodeFailure {
-            node: node.id.clone(),
-            machine: machine.clone(),
-            cause: FailureCause::EngineLost {
-                message: reason.to_owned(),
-            },
-            exit: "unknown".to_owned(),
-        });
-        let failures = failures.collect();
-        self.fail_nodes(failures, out);
-        self.record.broken = true;
-        self.record.notes.push(format!("machine `{machine}`: {reason}"));
-        out.push(Command::Save);
-        if self.undo.is_some() {
-            return;
-        }
-        if self.record.state < DataflowState::Running {
-            let refusal = Refusal::new(RefusalCode::SpawnFailed, format!("machine `{machine}`: {reason}"));
-            self.start_undo(refusal, now, out);
-        } else if several && self.record.state == DataflowState::Running && !self.all(|part| part.ended) {
-            self.stop_the_rest(
-                format!("as the part on `{machine}` failed, the other machines were stopped"),
-                out,
-            );
-        }
-    }
-
     fn stop(&mut self, by: String, grace_ms: Option<u64>, force: bool, now: Moment, out: &mut Vec<Command>) {
         let force = if force { StopForce::Kill } else { StopForce::Grace };
         let asked = self.record.stop.take();
@@ -584,30 +386,6 @@ impl Life {
         }));
     }
 
-    fn node(&mut self, machine: &MachineName, id: &NodeId, state: NodeState, pid: Option<u32>, out: &mut Vec<Command>) {
-        let known = self
-            .record
-            .nodes
-            .iter_mut()
-            .find(|node| node.id == *id && node.machine == *machine);
-        if let Some(node) = known
-            && (node.state, node.pid) != (state, pid)
-        {
-            (node.state, node.pid) = (state, pid);
-            out.push(Command::Tell(DataflowEvent::Node(node.clone())));
-            out.push(Command::Save);
-        }
-    }
-
-    fn fail_nodes(&mut self, failures: Vec<NodeFailure>, out: &mut Vec<Command>) {
-        for failure in failures {
-            self.node(&failure.machine.clone(), &failure.node.clone(), NodeState::Failed, None, out);
-            if !self.record.failures.iter().any(|known| known.node == failure.node) {
-                self.record.failures.push(failure);
-            }
-        }
-    }
-
     fn check_deadline(&mut self, now: Moment, out: &mut Vec<Command>) {
         if self.undo.is_some() || self.deadline.is_none_or(|deadline| now.steady < deadline) {
             return;
@@ -639,16 +417,6 @@ impl Life {
 
     fn is_over_several_machines(&self) -> bool {
         self.record.parts.len() > 1
-    }
-}
-
-/// The cause of a failure as half a sentence, or nothing.
-fn told_cause(cause: &FailureCause) -> String {
-    match cause {
-        FailureCause::FailedToSpawn { message } | FailureCause::EngineLost { message } => format!(": {message}"),
-        FailureCause::Own { stderr } => stderr.lines().last().map_or_else(String::new, |line| format!(": {line}")),
-        FailureCause::Cascading { caused_by } => format!(", after `{caused_by}` had failed"),
-        FailureCause::GraceDuration => String::new(),
     }
 }
 

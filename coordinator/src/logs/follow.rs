@@ -3,7 +3,12 @@
 use super::hub::Hub;
 use dora_remote_link::FeedSink;
 use dora_remote_logstore::Filter;
-use dora_remote_protocol::{cli_to_coordinator::ReadLogs, ids::DataflowId, log_line::LogItem, refusal::Refusal};
+use dora_remote_protocol::{
+    cli_to_coordinator::ReadLogs,
+    ids::DataflowId,
+    log_line::LogItem,
+    refusal::{Refusal, RefusalCode},
+};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -54,7 +59,7 @@ pub(crate) async fn serve(
             biased;
             () = shutdown.cancelled() => {
                 return Err(Refusal::new(
-                    dora_remote_protocol::refusal::RefusalCode::ShuttingDown,
+                    RefusalCode::ShuttingDown,
                     "the coordinator is ending",
                 ));
             }

@@ -64,7 +64,11 @@ fn a_machine_that_cannot_prepare_undoes_the_start_everywhere() {
         ["a: Kill", "b: Kill"]
     );
     assert_eq!(flow.answer("a", OrderKind::Kill, Outcome::Done), ["a: Forget"]);
-    assert!(flow.answer("b", OrderKind::Kill, Outcome::Refused(not_found())).is_empty());
+    assert_eq!(
+        flow.answer("b", OrderKind::Kill, Outcome::Refused(not_found())),
+        ["b: Forget"]
+    );
+    assert!(flow.answer("b", OrderKind::Forget, Outcome::Done).is_empty());
     let shown = flow.answer("a", OrderKind::Forget, Outcome::Done);
     assert_eq!(
         shown,

@@ -8,7 +8,7 @@ use dora_remote_protocol::{
     dataflow::{DataflowEvent, DataflowState},
     limits::ORDER_DEADLINE,
     name::MachineName,
-    refusal::{Changed, Refusal, RefusalCode},
+    refusal::{Changed, Refusal, RefusalCode, cut},
 };
 use std::time::Instant;
 
@@ -96,7 +96,7 @@ impl Life {
                 refusal.message,
                 left.join(", ")
             );
-            refusal.message = dora_remote_protocol::refusal::cut(message);
+            refusal.message = cut(message);
         }
         let is_wanted = undo.is_wanted;
         self.record.broken |= !is_wanted;
