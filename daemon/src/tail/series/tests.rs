@@ -213,6 +213,7 @@ fn a_reader_without_a_cursor_repeats_the_epoch_and_the_offsets_of_the_one_before
     }
     let reading = || {
         let mut series = Series::new(writer.path(), None);
+        series.look(1).unwrap();
         let lines = series.read(true, 1).unwrap().unwrap();
         let offsets: Vec<_> = lines.records.iter().map(|record| record.offset).collect();
         (series.cursor().epoch, offsets)
