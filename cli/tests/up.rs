@@ -85,6 +85,31 @@ fn a_coordinator_without_a_certificate_says_what_it_needs() {
 }
 
 #[test]
+fn the_certificate_of_a_machine_makes_no_coordinator() {
+    let home = Home::new();
+    let authority = home.0.path().join("authority").display().to_string();
+    let out = home.0.path().join("arm").display().to_string();
+    assert!(home.run(&["certs", "init", "--out", &authority]).status.success());
+    let issue = [
+        "certs",
+        "issue",
+        "--authority",
+        &authority,
+        "--role",
+        "daemon",
+        "--name",
+        "arm",
+        "--out",
+        &out,
+    ];
+    assert!(home.run(&issue).status.success());
+    let output = home.run(&["coordinator", "--identity", &out, "--listen", "127.0.0.1:0"]);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(6), "{stderr}");
+    assert!(stderr.contains("/daemon/arm, and not of a coordinator"), "{stderr}");
+}
+
+#[test]
 fn a_daemon_without_an_identity_says_how_to_get_one() {
     let home = Home::new();
     let output = home.run(&["daemon", "--coordinator-addr", "127.0.0.1:1"]);

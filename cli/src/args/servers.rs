@@ -25,7 +25,7 @@ pub enum LogFormat {
 /// Run a coordinator.
 #[derive(Debug, Args)]
 pub struct Coordinator {
-    /// Where to listen, UDP [default: [::]:6013, IPv4 and IPv6]
+    /// Where to listen, UDP [default: port 6013, IPv4 and IPv6]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
     /// Where it keeps what must outlive a restart [default: ~/.local/state/dora-remote/coordinator]

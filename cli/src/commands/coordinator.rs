@@ -2,7 +2,9 @@
 
 use super::Context;
 use crate::{args::Coordinator, exit::Exit, failure::Failure, places, signals::Interrupts, target};
-use dora_remote_coordinator::{ConfigError, CoordinatorConfig, CoordinatorError, Options};
+use dora_remote_certs::Credentials;
+use dora_remote_coordinator::{ConfigError, CoordinatorConfig, CoordinatorError, IdentitySource, Options};
+use dora_remote_protocol::identity::Role;
 use tokio_util::sync::CancellationToken;
 
 /// Runs a coordinator until SIGTERM or Ctrl-C; a second one leaves at once.
@@ -11,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 /// Why it could not start or go on.
 pub async fn run(context: &Context, coordinator: Coordinator) -> Result<Exit, Failure> {
     let config = config(context, coordinator)?;
+    check_role(&config.identity)?;
     let mut interrupts = Interrupts::new()?;
     let shutdown = CancellationToken::new();
     let handle = dora_remote_coordinator::start(config, shutdown.clone())
@@ -61,6 +64,27 @@ fn config(context: &Context, coordinator: Coordinator) -> Result<CoordinatorConf
         ..Options::default()
     };
     flags.over(file).over(defaults).checked().map_err(|error| not_good(&error))
+}
+
+/// A certificate for something else would only be refused by everybody who connects.
+fn check_role(identity: &IdentitySource) -> Result<(), Failure> {
+    let IdentitySource::Credentials(dir) = identity else {
+        return Ok(());
+    };
+    let credentials = Credentials::load(dir)
+        .map_err(|error| Failure::of_certificates(&format!("use the identity in {}", dir.display()), &error))?;
+    let identity = credentials.identity();
+    if identity.role == Role::Coordinator {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Certificate,
+        format!(
+            "the certificate in {} is that of {identity}, and not of a coordinator",
+            dir.display()
+        ),
+    )
+    .hint("`dora-remote certs issue --role coordinator --name NAME --out DIR` makes one"))
 }
 
 fn failed(error: &CoordinatorError) -> Failure {
