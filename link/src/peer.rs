@@ -106,9 +106,12 @@ impl Peer {
     /// Closes the connection and lets the packet that says so leave, so that a process may exit right afterwards.
     /// Takes a few scheduler turns, at most 100 ms.
     pub async fn close_and_flush(&self, code: CloseCode, reason: &str) {
+        // The stack does not count frames that close; after a close nothing else is sent, so the next datagram is the one.
+        let sent = || self.inner.connection.stats().udp_tx.datagrams;
+        let before = sent();
         self.close(code, reason);
         let flushing = async {
-            while self.inner.connection.stats().frame_tx.connection_close == 0 {
+            while sent() == before {
                 tokio::task::yield_now().await;
             }
         };
