@@ -5,6 +5,7 @@
 use crate::unpack::{Bounds, unpack_file};
 use dora_remote_link::{CallError, Peer};
 use dora_remote_protocol::{
+    chunk::Chunk,
     daemon_to_coordinator::FetchBundle,
     dataflow::{BundleRef, Files},
     ids::DataflowId,
@@ -150,7 +151,7 @@ async fn fetch(bundle: BundleRef, peer: &Peer, chunks: mpsc::Sender<Vec<u8>>) ->
     };
     let request = FetchBundle { hash: bundle.hash };
     let mut feed = peer.feed(&request, Some(PREPARE_DEADLINE)).await.map_err(failed)?;
-    while let Some(chunk) = feed.next().await.map_err(failed)? {
+    while let Some(Chunk(chunk)) = feed.next().await.map_err(failed)? {
         if chunks.send(chunk).await.is_err() {
             // The disk side has given up and says why.
             return Ok(());

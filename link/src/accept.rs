@@ -3,9 +3,10 @@
 //! Whatever is refused here leaves exactly one warning in the log; a peer that has proven nothing is told nothing.
 
 use crate::{
+    alert::TlsAlert,
     close::{CloseCode, CloseReason},
     endpoint::{self, plain},
-    error::{LinkError, TlsAlert},
+    error::LinkError,
     facade::{CredentialsReplacer, Facade},
     gate::LogBudget,
     hello::{self, HelloFault, Speaker},

@@ -3,8 +3,8 @@
 //! Whether the asker may ask at all was settled before, in `serve.rs`.
 
 use crate::{
+    context::Context,
     feed::{FeedSink, Pump},
-    router::Context,
     stream::{FrameReader, Outgoing, StreamError},
     upload::UploadBody,
 };

@@ -2,7 +2,7 @@
 //!
 //! The numbers are the wire: pinned by a test, never reused.
 
-use crate::error::TlsAlert;
+use crate::alert::TlsAlert;
 use quinn::{ConnectionError, VarInt};
 use std::fmt;
 

@@ -4,9 +4,9 @@
 
 use crate::{
     address::Address,
-    close::{CloseCode, CloseReason},
+    close::CloseCode,
     endpoint::{self, DialKind, plain},
-    error::{CallError, DialError, LinkError, TlsAlert},
+    error::{CallError, DialError, LinkError},
     hello::{self, Speaker},
     peer::{Peer, PeerParts, Rights, WeakPeer},
     race::Race,
@@ -14,15 +14,13 @@ use crate::{
     serve::Service,
     shutdown::Tasks,
     stream::{FrameReader, StreamError},
+    verdict::verdict,
 };
-use dora_remote_certs::{Clock, Credentials, SystemClock, VerifyError, VerifyReport, client_config_with_report, facts_of};
+use dora_remote_certs::{Clock, Credentials, SystemClock, VerifyReport, client_config_with_report, facts_of};
 use dora_remote_protocol::{hello::HelloAnswer, limits::DIAL_DEADLINE};
-use quinn::{
-    ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig, TransportErrorCode, crypto::rustls::QuicClientConfig,
-};
+use quinn::{ClientConfig, Connection, Endpoint, EndpointConfig, crypto::rustls::QuicClientConfig};
 use rustls::pki_types::CertificateDer;
 use std::{
-    net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -153,7 +151,7 @@ impl Dialer {
         let endpoint = self.endpoint()?;
         let began = Instant::now();
         let mut race = Race::default();
-        let connection = match timeout(DIAL_DEADLINE, race.run(self, &endpoint, address)).await {
+        let connection = match timeout(DIAL_DEADLINE, race.run(&|report| self.config(report), &endpoint, address)).await {
             Ok(outcome) => outcome?,
             Err(_) => return Err(race.lost(address, began.elapsed())),
         };
@@ -172,7 +170,7 @@ impl Dialer {
         });
         let hello = self.speaker.hello(self.next_counter());
         let answer = hello::say(&connection, &hello).await.map_err(|error| match error {
-            StreamError::Lost(error) => self.verdict(remote, &error, None),
+            StreamError::Lost(error) => verdict(remote, &error, None),
             other => DialError::Tls {
                 address: remote,
                 detail: format!("cannot say hello: {other}"),
@@ -220,55 +218,11 @@ impl Dialer {
     }
 
     /// A configuration of its own for each attempt, so that the verifier's report belongs to that attempt alone.
-    pub(crate) fn config(&self, report: &Arc<VerifyReport>) -> Result<ClientConfig, LinkError> {
+    fn config(&self, report: &Arc<VerifyReport>) -> Result<ClientConfig, LinkError> {
         let tls = client_config_with_report(&self.credentials, Arc::clone(&self.clock), Arc::clone(report))?;
         let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
         config.transport_config(endpoint::dialling_transport(self.kind));
         Ok(config)
-    }
-
-    /// What a failed handshake means.
-    pub(crate) fn verdict(&self, address: SocketAddr, error: &ConnectionError, found: Option<VerifyError>) -> DialError {
-        if let Some(found) = found {
-            return match found {
-                VerifyError::UnknownAuthority => DialError::ServerNotTrusted { address },
-                VerifyError::Expired { not_after, now } => DialError::ServerExpired { address, not_after, now },
-                VerifyError::NotYetValid { not_before, now } => DialError::ServerNotYetValid {
-                    address,
-                    not_before,
-                    now,
-                },
-                VerifyError::NotACoordinator { found, trust_domain } => DialError::WrongServerRole {
-                    address,
-                    found,
-                    trust_domain,
-                },
-                VerifyError::Malformed { reason } => DialError::ServerRefused { address, detail: reason },
-            };
-        }
-        match error {
-            ConnectionError::ConnectionClosed(close) if close.error_code == TransportErrorCode::CONNECTION_REFUSED => {
-                DialError::NotAccepting { address }
-            }
-            ConnectionError::TimedOut => DialError::Unreachable {
-                address: Address {
-                    host: address.ip().to_string(),
-                    port: address.port(),
-                },
-                tried: vec![address],
-                after: DIAL_DEADLINE,
-            },
-            other => match CloseReason::of(other, None) {
-                CloseReason::RefusedByPeer {
-                    alert: TlsAlert::NO_APPLICATION_PROTOCOL,
-                } => DialError::OtherProtocol { address },
-                CloseReason::RefusedByPeer { alert } => DialError::OurCertificateRefused { address, alert },
-                reason => DialError::Tls {
-                    address,
-                    detail: reason.to_string(),
-                },
-            },
-        }
     }
 }
 

@@ -12,10 +12,12 @@
 
 pub mod accept;
 pub mod address;
+mod alert;
 mod answer;
 pub mod call;
 pub mod close;
 mod congestion;
+mod context;
 pub mod dial;
 pub mod endpoint;
 pub mod error;
@@ -35,19 +37,22 @@ pub mod serve;
 pub mod shutdown;
 mod stream;
 pub mod upload;
+mod verdict;
 
 pub use accept::{AcceptOptions, Acceptor, PeerWatcher};
 pub use address::{Address, AddressError};
+pub use alert::TlsAlert;
 pub use close::{CloseCode, CloseReason};
+pub use context::Context;
 pub use dial::Dialer;
 pub use endpoint::DialKind;
-pub use error::{CallError, DialError, LinkError, RouterError, TlsAlert};
+pub use error::{CallError, DialError, LinkError, RouterError};
 pub use facade::CredentialsReplacer;
 pub use feed::{Feed, FeedSink, Gone, Pulse};
 pub use hello::Speaker;
 pub use peer::{Peer, Rights};
 pub use retry::Backoff;
-pub use router::{Context, Router};
+pub use router::Router;
 pub use secrets::EndpointSecrets;
 pub use serve::RefusedCommand;
 pub use shutdown::Tasks;

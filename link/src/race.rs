@@ -2,19 +2,22 @@
 
 use crate::{
     address::Address,
-    dial::Dialer,
     endpoint::plain,
     error::{DialError, LinkError},
+    verdict::verdict,
 };
 use dora_remote_certs::VerifyReport;
 use dora_remote_protocol::limits::RACE_STEP;
-use quinn::{Connection, Endpoint};
+use quinn::{ClientConfig, Connection, Endpoint};
 use std::{
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::{task::JoinSet, time::timeout};
+
+/// Makes the configuration of one attempt, whose verifier writes into the given report.
+pub(crate) type MakeConfig<'a> = dyn Fn(&Arc<VerifyReport>) -> Result<ClientConfig, LinkError> + Sync + 'a;
 
 /// Attempts at the addresses behind one name (RFC 8305): each one gets a head start over the next, and the first finished
 /// handshake wins.
@@ -26,7 +29,12 @@ pub(crate) struct Race {
 
 impl Race {
     /// Connects to the first address that finishes a handshake.
-    pub(crate) async fn run(&mut self, dialer: &Dialer, endpoint: &Endpoint, address: &Address) -> Result<Connection, DialError> {
+    pub(crate) async fn run(
+        &mut self,
+        make_config: &MakeConfig<'_>,
+        endpoint: &Endpoint,
+        address: &Address,
+    ) -> Result<Connection, DialError> {
         let began = Instant::now();
         let has_ipv6 = endpoint.local_addr().is_ok_and(|local| local.is_ipv6());
         let found = resolve(address).await?;
@@ -36,7 +44,7 @@ impl Race {
             if let Some(next) = waiting.next() {
                 self.tried.push(plain(next));
                 let report = Arc::new(VerifyReport::default());
-                let config = dialer.config(&report)?;
+                let config = make_config(&report)?;
                 match endpoint.connect_with(config, next, SERVER_NAME) {
                     Ok(connecting) => {
                         running.spawn(async move { (plain(next), connecting.await, report) });
@@ -61,7 +69,7 @@ impl Race {
             };
             match ended {
                 Some(Ok((_, Ok(connection), _))) => return Ok(connection),
-                Some(Ok((remote, Err(error), report))) => self.note(dialer.verdict(remote, &error, report.take())),
+                Some(Ok((remote, Err(error), report))) => self.note(verdict(remote, &error, report.take())),
                 Some(Err(_)) => return Err(LinkError::TaskPanicked { task: "dial" }.into()),
                 None => {}
             }

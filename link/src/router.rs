@@ -2,32 +2,17 @@
 
 use crate::{
     answer::{self, Asked, Outcome},
+    context::Context,
     error::RouterError,
     feed::FeedSink,
-    peer::Peer,
     upload::UploadBody,
 };
 use dora_remote_protocol::{
     identity::RoleSet,
-    ids::RequestId,
     refusal::Refusal,
     request::{Priority, Request, Shape, Verb},
 };
-use std::{collections::BTreeMap, fmt, future::Future, pin::Pin, sync::Arc, time::Instant};
-use tokio_util::sync::CancellationToken;
-
-/// What a handler is told beside the request. The request is already known to be allowed.
-#[derive(Clone, Debug)]
-pub struct Context {
-    /// Who asks.
-    pub peer: Peer,
-    /// Names this asking in the logs of both sides.
-    pub request_id: RequestId,
-    /// When the asker stops waiting; the handler is dropped then. `None` for a feed without an end.
-    pub deadline: Option<Instant>,
-    /// Cancelled when this side is ending; feeds should end then.
-    pub shutdown: CancellationToken,
-}
+use std::{collections::BTreeMap, fmt, future::Future, pin::Pin, sync::Arc};
 
 /// The table of handlers. Made with one line per verb, then checked by [`Router::build`].
 ///

@@ -5,8 +5,9 @@
 use crate::{
     answer::{self, Asked, Outcome},
     close::CloseCode,
+    context::Context,
     peer::{Peer, Rights, WeakPeer},
-    router::{Context, Route, Router},
+    router::{Route, Router},
     shutdown::Tasks,
     stream::{FrameReader, Outgoing, StreamError},
 };

@@ -1,6 +1,7 @@
 //! What a machine reports and asks for. Verbs 200 to 299.
 
 use crate::{
+    chunk::Chunk,
     identity::RoleSet,
     ids::{BundleHash, DataflowId},
     log_line::LogBatch,
@@ -74,4 +75,4 @@ pub struct FetchBundle {
     /// Which archive.
     pub hash: BundleHash,
 }
-request!(FetchBundle, 204, "fetch-bundle", RoleSet::DAEMON, Feed, Bundle => Vec<u8>);
+request!(FetchBundle, 204, "fetch-bundle", RoleSet::DAEMON, Feed, Bundle => Chunk);

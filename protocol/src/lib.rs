@@ -3,12 +3,13 @@
 //! Pure: no I/O, no clock, no runtime. From the ground up:
 //!
 //! - [`name`], [`identity`], [`ids`], [`version`], [`limits`]: the words;
-//! - [`frame`], [`refusal`], [`request`], [`hello`]: the grammar, as it stands on every stream;
+//! - [`frame`], [`chunk`], [`refusal`], [`request`], [`hello`]: the grammar, as it stands on every stream;
 //! - [`dataflow`], [`machine`], [`log_line`]: the nouns;
 //! - [`cli_to_coordinator`], [`coordinator_to_daemon`], [`daemon_to_coordinator`], [`verbs`]: what is said over QUIC;
 //! - [`agent_to_engine`], [`engine_to_agent`]: what is said over the unix socket between a daemon and its engine.
 
 pub mod agent_to_engine;
+pub mod chunk;
 pub mod cli_to_coordinator;
 pub mod coordinator_to_daemon;
 pub mod daemon_to_coordinator;

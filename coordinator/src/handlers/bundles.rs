@@ -4,6 +4,7 @@ use super::{Desk, note, note_refusal};
 use crate::event::Event;
 use dora_remote_link::{Context, FeedSink, Router, UploadBody};
 use dora_remote_protocol::{
+    chunk::Chunk,
     cli_to_coordinator::{BundleStored, HasBundle, PutBundle},
     daemon_to_coordinator::FetchBundle,
     refusal::{Refusal, RefusalCode},
@@ -26,7 +27,7 @@ async fn put(desk: Desk, context: Context, request: PutBundle, body: UploadBody)
     stored.map(|()| BundleStored { hash })
 }
 
-async fn fetch(desk: Desk, context: Context, request: FetchBundle, sink: FeedSink<Vec<u8>>) -> Result<(), Refusal> {
+async fn fetch(desk: Desk, context: Context, request: FetchBundle, sink: FeedSink<Chunk>) -> Result<(), Refusal> {
     let hash = request.hash;
     let machine = context.peer.identity().name.clone();
     let allowed = desk.brain.ask(|reply| Event::MayFetch { machine, hash, reply }).await;
@@ -38,7 +39,7 @@ async fn fetch(desk: Desk, context: Context, request: FetchBundle, sink: FeedSin
             tracing::error!(%error, %hash, "cannot read a bundle");
             Refusal::new(RefusalCode::Internal, "the bundle cannot be read")
         })?;
-        if sink.send(chunk).await.is_err() {
+        if sink.send(Chunk(chunk)).await.is_err() {
             break;
         }
     }

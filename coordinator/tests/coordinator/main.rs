@@ -339,7 +339,7 @@ async fn bundles_go_to_the_machines_that_run_them_alone() {
     let mut chunks = a.peer.feed(&fetch, None).await.unwrap();
     let mut fetched = Vec::new();
     while let Some(chunk) = next(&mut chunks).await.unwrap() {
-        fetched.extend(chunk);
+        fetched.extend(chunk.0);
     }
     assert!(fetched == content, "every byte arrived");
     let mut denied = b.peer.feed(&fetch, None).await.unwrap();

@@ -5,6 +5,7 @@ use dora_remote_link::{
     AcceptOptions, Acceptor, CloseReason, Context, EndpointSecrets, FeedSink, Peer, PeerWatcher, Router, Speaker,
 };
 use dora_remote_protocol::{
+    chunk::Chunk,
     daemon_to_coordinator::{EventsAcked, FetchBundle, Heartbeat, JoinMachine, Joined, LogsAcked, ReportEvents, ShipLogs},
     ids::{BootId, DataflowId, InstanceId},
     limits::{BUNDLE_CHUNK_BYTES, MAX_HANDSHAKES},
@@ -196,12 +197,12 @@ fn router(book: &Book) -> Router {
             });
             async move { Ok(LogsAcked { offset }) }
         })
-        .feed(move |_, FetchBundle { hash }, sink: FeedSink<Vec<u8>>| {
+        .feed(move |_, FetchBundle { hash }, sink: FeedSink<Chunk>| {
             let bundle = fetch.change(|seen| seen.bundles.get(&hash.0).cloned());
             async move {
                 let bundle = bundle.ok_or_else(|| Refusal::new(RefusalCode::BadBundle, "no such bundle"))?;
                 for chunk in bundle.chunks(BUNDLE_CHUNK_BYTES) {
-                    let Ok(()) = sink.send(chunk.to_vec()).await else {
+                    let Ok(()) = sink.send(Chunk(chunk.to_vec())).await else {
                         break;
                     };
                 }
