@@ -1,6 +1,10 @@
 //! Dataflows over two machines: placed as pinned, started together, and undone together.
 
-use dora_remote_tests::{cluster::Cluster, lines::numbers, python};
+use dora_remote_tests::{
+    cluster::{Cluster, text},
+    lines::numbers,
+    python,
+};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -108,7 +112,10 @@ nodes:
 ";
     let good = "print('good was here', flush=True)\nfrom dora import Node\nfor event in Node():\n    pass\n";
     let yml = cluster.flow("half", &[("dataflow.yml", flow), ("good.py", good)]);
-    let run = cluster.cli().run(&["start", &yml, "--attach", "--name", "half"]);
+    // The directory is on the machines already, so only they can tell what is in it.
+    let folder = std::path::Path::new(&yml).parent().expect("a folder").to_owned();
+    let words = ["start", &yml, "--attach", "--name", "half", "--working-dir", text(&folder)];
+    let run = cluster.cli().run(&words);
     assert!(run.code != 0, "{run:?}");
     run.says(&["`B`", "`absent`", "absent.py"]);
     assert!(!run.stdout.contains("good was here"), "a node was spawned: {}", run.stdout);
