@@ -155,9 +155,9 @@ fn a_dataflow_that_ended_while_the_coordinator_was_dead_is_known_to_have_ended()
     cluster.start_coordinator();
     let ended = cli.until_state("eyes", "Finished");
     assert_eq!(ended["result"]["success"], true, "{ended}");
-    let logs = cli.run(&["logs", "eyes", "--node", "logger", "--format", "json"]);
+    let logs = cli.run(&["logs", "eyes", "--node", "camera", "--format", "json"]);
     assert_eq!(
-        numbers(&logs.exits_with(0).output_of("logger"), "frame"),
+        numbers(&logs.exits_with(0).output_of("camera"), "frame"),
         (1..=20).collect::<Vec<_>>()
     );
 }

@@ -5,7 +5,7 @@
 use dora_remote_tests::{
     cluster::Cluster,
     flows::{TICKER, TICKER_FLOW},
-    lines::{assert_whole, numbers},
+    lines::{assert_rising, assert_whole, numbers},
     netns::World,
     patience, python,
 };
@@ -14,7 +14,7 @@ use std::{fs, path::Path, time::Duration};
 #[test]
 fn rust_pipeline_from_a_laptop_to_a_robot_behind_nat() {
     let Some(world) = World::new() else { return };
-    pipeline(world, "rust-pipeline", "sink", "reading");
+    pipeline(world, "rust-pipeline", ["source", "sink"], "reading");
 }
 
 #[test]
@@ -23,7 +23,7 @@ fn python_pipeline_from_a_laptop_to_a_robot_behind_nat() {
         return;
     }
     let Some(world) = World::new() else { return };
-    pipeline(world, "python-pipeline", "logger", "frame");
+    pipeline(world, "python-pipeline", ["camera", "logger"], "frame");
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn a_cut_link_stalls_nothing_and_loses_nothing() {
     cluster.no_node_is_left();
 }
 
-fn pipeline(world: World, example: &str, last: &str, word: &str) {
+fn pipeline(world: World, example: &str, [first, last]: [&str; 2], word: &str) {
     let cluster = Cluster::in_world(world);
     let cli = cluster.cli();
     let machine = cli.until_machine("robot", true);
@@ -108,7 +108,8 @@ fn pipeline(world: World, example: &str, last: &str, word: &str) {
     // Attached, to its own end.
     let run = cli.run(&["start", &flow, "--attach", "--name", "short", "--format", "json"]);
     run.exits_with(0);
-    assert_eq!(numbers(&run.output_of(last), word), (1..=20).collect::<Vec<_>>());
+    assert_eq!(numbers(&run.output_of(first), word), (1..=20).collect::<Vec<_>>());
+    assert_rising("numbers that arrived", &numbers(&run.output_of(last), word));
     let ended = cli.until_state("short", "Finished");
     assert_eq!(ended["result"]["success"], true);
 
@@ -116,7 +117,7 @@ fn pipeline(world: World, example: &str, last: &str, word: &str) {
     let mut attached = cli.spawn(&[
         "start", &flow, "--attach", "--name", "endless", "--env", "COUNT=0", "--format", "json",
     ]);
-    attached.until_line(&format!("{last}: {word} 10"));
+    attached.until_line(&format!("{first}: {word} 10 "));
     let running = cli.until_state("endless", "Running");
     assert!(
         running["nodes"]
@@ -141,7 +142,7 @@ fn pipeline(world: World, example: &str, last: &str, word: &str) {
     let outcome = attached.wait();
     assert_whole(
         "numbers until the stop",
-        &numbers(&outcome.exits_with(0).output_of(last), word),
+        &numbers(&outcome.exits_with(0).output_of(first), word),
         1,
     );
     let ended = cli.until_state("endless", "Finished");

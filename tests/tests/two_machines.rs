@@ -46,7 +46,7 @@ fn pinned_nodes_run_where_they_are_pinned_and_start_together() {
             "{line}"
         );
     }
-    for node in ["odometer-a", "odometer-b"] {
+    for node in ["wheel-a", "wheel-b"] {
         assert_eq!(numbers(&run.output_of(node), "tick"), (1..=20).collect::<Vec<_>>(), "{node}");
     }
     // Together: no wheel began before both were made. Both clocks are this machine's.
