@@ -7,10 +7,11 @@ use crate::{
     clock::{from_unix_seconds, unix_seconds},
     credentials::{Credentials, KEY_LABEL, read_key, single, to_pem},
     error::CertError,
-    facts::{CertificateInfo, CertificateKind, info_of},
+    facts::{CertificateInfo, CertificateKind, facts_of, info_of},
     files::{self, Secrecy},
     leaf::Parsed,
     profile::{self, ISSUING_LIFE, Life, ROOT_LIFE},
+    request::{Issued, RequestError, RequestedKey},
 };
 use dora_remote_protocol::identity::{Identity, TrustDomain};
 use pem::Pem;
@@ -105,6 +106,42 @@ impl Authority {
     /// When the identity is of another trust domain, `life` is below a second, or the issuing certificate is not valid at
     /// `now`.
     pub fn issue(&self, identity: &Identity, life: Duration, now: SystemTime) -> Result<Credentials, CertError> {
+        let key = new_key()?;
+        let leaf = self.leaf_for(&key, identity, life, now)?;
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        Credentials::assemble(leaf, self.issuing.clone(), self.root.clone(), key)
+    }
+
+    /// Makes a certificate for the key of a request (PKCS#10 in DER form), as [`Self::issue`] would for `identity`.
+    ///
+    /// Of the request only the public key and the proof of possession count. `identity` and `life` come from the caller's
+    /// record: whatever the request asks for, the certificate is the plain one of that identity.
+    ///
+    /// # Errors
+    /// When the request is too large, not one, of another kind of key than P-256 or without proof; otherwise as
+    /// [`Self::issue`].
+    pub fn issue_for_request(
+        &self,
+        request: &[u8],
+        identity: &Identity,
+        life: Duration,
+        now: SystemTime,
+    ) -> Result<Issued, RequestError> {
+        let requested = RequestedKey::of(request)?;
+        let leaf = self.leaf_for(requested.key(), identity, life, now)?;
+        Ok(Issued {
+            certificate: facts_of(&leaf)?,
+            chain: vec![leaf, self.issuing.clone()],
+        })
+    }
+
+    fn leaf_for(
+        &self,
+        key: &impl PublicKeyData,
+        identity: &Identity,
+        life: Duration,
+        now: SystemTime,
+    ) -> Result<CertificateDer<'static>, CertError> {
         if identity.trust_domain != self.trust_domain {
             return Err(CertError::ForeignIdentity {
                 identity: identity.clone(),
@@ -112,10 +149,7 @@ impl Authority {
             });
         }
         let life = self.life_of_leaf(life, now)?;
-        let key = new_key()?;
-        let leaf = profile::leaf(identity, life)?.signed_by(&key, &self.issuer)?;
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        Credentials::assemble(leaf.der().clone(), self.issuing.clone(), self.root.clone(), key)
+        Ok(profile::leaf(identity, life)?.signed_by(key, &self.issuer)?.der().clone())
     }
 
     fn life_of_leaf(&self, life: Duration, now: SystemTime) -> Result<Life, CertError> {

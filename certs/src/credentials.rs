@@ -95,6 +95,22 @@ impl Credentials {
         Ok(())
     }
 
+    /// Puts a key, the chain that was issued for it (the leaf and its issuer) and the root together: the proof that they are
+    /// worth replacing older ones.
+    ///
+    /// # Errors
+    /// [`CertError::BadCertificate`] when the chain is not of two certificates or does not lead to the root, the leaf breaks
+    /// the profile or is not for the key, or the root is none or of another trust domain.
+    pub fn from_parts(
+        key: PrivateKeyDer<'static>,
+        chain: Vec<CertificateDer<'static>>,
+        root: CertificateDer<'static>,
+    ) -> Result<Self, CertError> {
+        let [leaf, issuing] = <[_; 2]>::try_from(chain)
+            .map_err(|chain| CertError::bad_certificate(format!("its chain has {} certificates instead of 2", chain.len())))?;
+        Self::assemble(leaf, issuing, root, key)
+    }
+
     /// Whose these are.
     #[must_use]
     pub fn identity(&self) -> &Identity {

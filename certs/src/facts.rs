@@ -215,10 +215,18 @@ pub(crate) fn serial(raw: &[u8]) -> String {
 }
 
 pub(crate) fn fingerprint(der: &[u8]) -> String {
-    hex(digest(&SHA256, der).as_ref())
+    hex(&sha256(der))
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// SHA-256 of a DER form, as an invite carries that of its root.
+#[must_use]
+pub fn sha256(der: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, der).as_ref());
+    hash
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         // Writing to a `String` cannot fail.
         let _ = write!(text, "{byte:02x}");

@@ -111,7 +111,7 @@ fn calendar(at: SystemTime) -> Result<OffsetDateTime, CertError> {
     OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| bad())
 }
 
-fn random<const N: usize>() -> Result<[u8; N], CertError> {
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], CertError> {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| CertError::NoRandom)?;
     Ok(bytes)

@@ -8,14 +8,14 @@ use crate::{
     clock::Clock,
     credentials::Credentials,
     error::CertError,
-    verify::{AdmissionVerifier, CoordinatorVerifier, VerifyReport},
+    verify::{AdmissionVerifier, CoordinatorVerifier, Trust, VerifyReport},
 };
 use dora_remote_protocol::version::ALPN;
 use rustls::{
     ClientConfig, ServerConfig,
     client::Resumption,
     crypto::{CryptoProvider, aws_lc_rs},
-    pki_types::UnixTime,
+    pki_types::{CertificateDer, PrivateKeyDer, UnixTime},
     server::NoServerSessionStorage,
     time_provider::TimeProvider,
     version::TLS13,
@@ -47,14 +47,24 @@ pub fn client_config_with_report(
 ) -> Result<ClientConfig, CertError> {
     let verifier = CoordinatorVerifier {
         trust_domain: credentials.identity().trust_domain.clone(),
-        anchor: credentials.anchor()?,
+        trust: Trust::Root(credentials.anchor()?),
         report,
     };
+    client(verifier, clock, credentials.chain(), credentials.key())
+}
+
+/// A dialling side with that verifier, which presents that chain.
+pub(crate) fn client(
+    verifier: CoordinatorVerifier,
+    clock: Arc<dyn Clock>,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<ClientConfig, CertError> {
     let mut config = ClientConfig::builder_with_details(Arc::new(provider()), Arc::new(Timekeeper(clock)))
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_client_auth_cert(credentials.chain(), credentials.key())?;
+        .with_client_auth_cert(chain, key)?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;

@@ -7,6 +7,9 @@
 use crate::{
     admit::{Admission, Admit, Rejection, admit},
     clock::Utc,
+    credentials::anchor,
+    error::CertError,
+    facts::{CertificateKind, info_of, sha256},
     leaf,
     path::{self, HANDSHAKE_ALGORITHMS, PathError},
 };
@@ -88,33 +91,90 @@ pub fn verify_error_of(error: &Error) -> Option<VerifyError> {
     }
 }
 
-/// Remembers what a client configuration last refused, for transports that keep only the text of a TLS error.
+/// Remembers what a client configuration last refused, for transports that keep only the text of a TLS error, and the root
+/// that a joiner has come to know.
 #[derive(Debug, Default)]
-pub struct VerifyReport(Mutex<Option<VerifyError>>);
+pub struct VerifyReport {
+    refusal: Mutex<Option<VerifyError>>,
+    root: Mutex<Option<CertificateDer<'static>>>,
+}
 
 impl VerifyReport {
     /// Takes the last refusal out, if there was one since the last call.
     #[must_use]
     pub fn take(&self) -> Option<VerifyError> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Takes out the root that was recognised by its hash and leads to a coordinator, if a joiner has met one since the last
+    /// call. It is the right root in any case; that the coordinator is there in person is known only after the handshake.
+    #[must_use]
+    pub fn take_root(&self) -> Option<CertificateDer<'static>> {
+        self.root.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn put(&self, error: VerifyError) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
+
+    fn put_root(&self, root: CertificateDer<'static>) {
+        *self.root.lock().unwrap_or_else(PoisonError::into_inner) = Some(root);
+    }
+}
+
+/// What a client trusts.
+#[derive(Debug)]
+pub(crate) enum Trust {
+    /// A root that it has.
+    Root(TrustAnchor<'static>),
+    /// A root that it knows by the SHA-256 of its DER form, and that the server must present.
+    RootHash([u8; 32]),
 }
 
 /// Trusts a server when the pinned root vouches for it as a coordinator of the trust domain. Its address plays no part.
 #[derive(Debug)]
 pub(crate) struct CoordinatorVerifier {
     pub(crate) trust_domain: TrustDomain,
-    pub(crate) anchor: TrustAnchor<'static>,
+    pub(crate) trust: Trust,
     pub(crate) report: Arc<VerifyReport>,
 }
 
 impl CoordinatorVerifier {
     fn judge(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> Result<(), VerifyError> {
-        path::validate(chain, std::slice::from_ref(&self.anchor), now)?;
+        match &self.trust {
+            Trust::Root(anchor) => self.judge_under(anchor, chain, now),
+            Trust::RootHash(hash) => {
+                let root = self.root_among(chain, hash)?;
+                let anchor = anchor(&root).map_err(unreadable)?;
+                self.judge_under(&anchor, chain, now)?;
+                self.report.put_root(root);
+                Ok(())
+            }
+        }
+    }
+
+    /// The root with that hash. Everything in it is as true as the hash.
+    fn root_among(&self, chain: &[CertificateDer<'_>], hash: &[u8; 32]) -> Result<CertificateDer<'static>, VerifyError> {
+        let presented = chain
+            .iter()
+            .take(path::MAX_CHAIN)
+            .find(|certificate| sha256(certificate) == *hash);
+        let root = presented.ok_or(VerifyError::UnknownAuthority)?;
+        let info = info_of(root).map_err(unreadable)?;
+        let reason = if info.kind != CertificateKind::Root {
+            "the certificate with the hash of the invite is not a root"
+        } else if info.trust_domain.as_ref() != Some(&self.trust_domain) {
+            "its root is of another trust domain than the invite"
+        } else {
+            return Ok(root.clone().into_owned());
+        };
+        Err(VerifyError::Malformed {
+            reason: reason.to_owned(),
+        })
+    }
+
+    fn judge_under(&self, anchor: &TrustAnchor<'_>, chain: &[CertificateDer<'_>], now: SystemTime) -> Result<(), VerifyError> {
+        path::validate(chain, std::slice::from_ref(anchor), now)?;
         // A path that holds has a leaf.
         let malformed = |reason: String| VerifyError::Malformed { reason };
         let leaf = chain.first().ok_or_else(|| malformed("there is none".to_owned()))?;
@@ -253,6 +313,12 @@ fn client_alert(rejection: &Rejection) -> Error {
         }
         Rejection::Malformed { .. } => CertificateError::BadEncoding,
     })
+}
+
+fn unreadable(error: CertError) -> VerifyError {
+    VerifyError::Malformed {
+        reason: error.to_string(),
+    }
 }
 
 fn whole<'a>(leaf: &CertificateDer<'a>, above: &[CertificateDer<'a>]) -> Vec<CertificateDer<'a>> {

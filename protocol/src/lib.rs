@@ -4,7 +4,7 @@
 //!
 //! - [`name`], [`identity`], [`ids`], [`version`], [`limits`]: the words;
 //! - [`frame`], [`chunk`], [`refusal`], [`request`], [`hello`]: the grammar, as it stands on every stream;
-//! - [`dataflow`], [`machine`], [`log_line`]: the nouns;
+//! - [`dataflow`], [`machine`], [`log_line`], [`invite`]: the nouns;
 //! - [`cli_to_coordinator`], [`coordinator_to_daemon`], [`daemon_to_coordinator`], [`verbs`]: what is said over QUIC;
 //! - [`agent_to_engine`], [`engine_to_agent`]: what is said over the unix socket between a daemon and its engine.
 
@@ -19,6 +19,7 @@ pub mod frame;
 pub mod hello;
 pub mod identity;
 pub mod ids;
+pub mod invite;
 pub mod limits;
 pub mod log_line;
 pub mod machine;

@@ -6,4 +6,6 @@ mod admission;
 mod authority;
 mod files;
 mod handshake;
+mod join;
+mod request;
 mod support;
