@@ -52,10 +52,12 @@ fn dispatch(context: &Context, command: Command, verbose: u8) -> Result<Exit, Fa
         }
         command => {
             log_if_asked(verbose);
-            if let Command::Certs(certs) = &command {
-                return commands::certs::run(context, certs);
+            match &command {
+                Command::Certs(certs) => commands::certs::run(context, certs),
+                Command::Context(verb) => commands::context::run(context, verb),
+                Command::CanI(can_i) => commands::can_i::run(context, can_i),
+                _ => within_runtime(as_client(context, command)),
             }
-            within_runtime(as_client(context, command))
         }
     }
 }
@@ -73,6 +75,8 @@ async fn as_client(context: &Context, command: Command) -> Result<Exit, Failure>
         #[cfg(feature = "server")]
         Command::Down(down) => commands::down::run(context, &down).await,
         Command::Certs(certs) => commands::certs::run(context, &certs),
+        Command::Context(verb) => commands::context::run(context, &verb),
+        Command::CanI(can_i) => commands::can_i::run(context, &can_i),
         #[cfg(feature = "server")]
         Command::Coordinator(_) | Command::Daemon(_) | Command::Engine(_) => {
             Err(Failure::new(Exit::Failed, "this verb needs a runtime of its own"))

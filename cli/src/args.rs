@@ -1,18 +1,20 @@
 //! Every verb, every flag and its help text; nothing is decided here.
 
 mod certs;
+mod contexts;
 #[cfg(feature = "server")]
 mod servers;
 
 pub use certs::{Certs, CertsInit, CertsIssue, CertsShow, RoleArg};
+pub use contexts::{ContextAdd, ContextRemove, ContextRename, ContextShow, ContextUse, Contexts};
 #[cfg(feature = "server")]
 pub use servers::{Coordinator, Daemon, Down, Engine, LogFormat};
 
-use crate::{exit, output::Format, output::time::parse_span};
+use crate::{exit, output::Format, output::time::parse_span, rights};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use dora_remote_protocol::{
     ids::NodeId,
-    name::{DataflowName, MachineName},
+    name::{DataflowName, MachineName, Name},
 };
 use std::{path::PathBuf, time::Duration};
 
@@ -45,6 +47,9 @@ pub struct Global {
     /// The port of the coordinator, where the address names none [env: DORA_COORDINATOR_PORT]
     #[arg(long, global = true, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub coordinator_port: Option<u16>,
+    /// The context to use: coordinator, identity and default machine under one name [env: DORA_REMOTE_CONTEXT] [default: the current one]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<Name>,
     /// Directory with your certificate, key and root [env: DORA_REMOTE_IDENTITY] [default: ~/.config/dora-remote/identity]
     #[arg(long, global = true, value_name = "DIR")]
     pub identity: Option<PathBuf>,
@@ -63,92 +68,103 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Start a dataflow and follow it
-    #[command(after_help = "\
+    #[command(after_help = rights::help("start", "\
 Examples:
   dora-remote start dataflow.yml
   dora-remote start dataflow.yml --detach --name arm --machine robot-7
   dora-remote start dataflow.yml --coordinator-addr robots.example.com --env SEED=42 --env-file secrets.env
 
 The folder of the file travels along: everything that git does not ignore, and the files that nodes name.
-The first Ctrl-C asks for a stop and waits for its end, the second one leaves.
-Needs the role admin or operator.")]
+The first Ctrl-C asks for a stop and waits for its end, the second one leaves."))]
     Start(Start),
     /// Stop a dataflow
-    #[command(after_help = "\
+    #[command(after_help = rights::help("stop", "\
 Examples:
   dora-remote stop arm
   dora-remote stop --all --grace-duration 2s
   dora-remote stop 019f2c41-7d52-7cc8-a9a2-0f3c1e2b4d5e --force
-
-Needs the role admin or operator.")]
+"))]
     Stop(Stop),
     /// List dataflows
     #[command(
         visible_alias = "ps",
-        after_help = "\
+        after_help = rights::help("list", "\
 Examples:
   dora-remote list
   dora-remote list --format json
   dora-remote ps -q
-
-Needs the role admin, operator or viewer."
+")
     )]
     List(List),
     /// Show log lines of a dataflow
-    #[command(after_help = "\
+    #[command(after_help = rights::help("logs", "\
 Examples:
   dora-remote logs arm --follow
   dora-remote logs arm --node camera --tail 100
   dora-remote logs arm --format json
-
-Needs the role admin, operator or viewer.")]
+"))]
     Logs(Logs),
     /// List machines
-    #[command(after_help = "\
+    #[command(after_help = rights::help("machines", "\
 Examples:
   dora-remote machines
   dora-remote machines --format json
-
-Needs the role admin, operator or viewer.")]
+"))]
     Machines,
     /// Show how the coordinator is, and who you are to it
-    #[command(after_help = "\
+    #[command(after_help = rights::help("status", "\
 Examples:
   dora-remote status
   dora-remote status --coordinator-addr 192.0.2.7:6013
-
-Needs the role admin, operator or viewer.")]
+"))]
     Status,
     /// Make an authority, issue and show certificates
     #[command(subcommand)]
     Certs(Certs),
+    /// Keep coordinators, identities and default machines under names
+    #[command(subcommand)]
+    Context(Contexts),
+    /// Tell whether your role may use a verb; asks no coordinator
+    #[command(after_help = rights::help("can-i", "\
+Examples:
+  dora-remote can-i stop
+  dora-remote can-i --list
+  dora-remote can-i start --identity ./ci --quiet
+
+Prints yes or no, and exits with 0 or 4. The role is the one in your certificate; a coordinator may allow less.
+"))]
+    CanI(CanI),
     /// Start coordinator, daemon and engine on this machine, with an authority of their own
     #[cfg(feature = "server")]
-    #[command(after_help = "\
+    #[command(after_help = rights::help("up", "\
 Examples:
   dora-remote up
-  dora-remote start dataflow.yml")]
+  dora-remote start dataflow.yml
+"))]
     Up,
     /// End what `up` has started
     #[cfg(feature = "server")]
-    #[command(after_help = "\
+    #[command(after_help = rights::help("down", "\
 Examples:
   dora-remote down
-  dora-remote down --force")]
+  dora-remote down --force
+"))]
     Down(Down),
     /// Run a coordinator
     #[cfg(feature = "server")]
-    #[command(after_help = "\
+    #[command(after_help = rights::help("coordinator", "\
 Examples:
   dora-remote coordinator --authority ./authority
-  dora-remote coordinator --identity ./coordinator --listen 0.0.0.0:6013 --log-format json")]
+  dora-remote coordinator --identity ./coordinator --listen 0.0.0.0:6013 --log-format json
+"))]
     Coordinator(Coordinator),
     /// Run the daemon of a machine; its name is the one in its certificate
     #[cfg(feature = "server")]
-    #[command(after_help = "\
+    #[command(after_help = rights::help("daemon", "\
 Examples:
   dora-remote daemon --coordinator-addr robots.example.com --identity ./robot-7
-  dora-remote daemon --labels gpu=true,arm=left --pass-env 'ROS_*' --pass-env DISPLAY --env-file ros.env")]
+  dora-remote daemon --labels gpu=true,arm=left --pass-env 'ROS_*' --pass-env DISPLAY --env-file ros.env
+"))]
     Daemon(Daemon),
     /// Run the engine of a machine; the daemon starts it
     #[cfg(feature = "server")]
@@ -171,7 +187,7 @@ pub struct Start {
     /// Call the dataflow so; without it, the name of the file or its folder, with a number where that is taken
     #[arg(short, long, value_name = "NAME")]
     pub name: Option<DataflowName>,
-    /// The machine for nodes that name none
+    /// The machine for nodes that name none [default: the one of the context]
     #[arg(long, value_name = "NAME")]
     pub machine: Option<MachineName>,
     /// Bring no files: use this directory, which is on the machine already
@@ -200,15 +216,29 @@ pub struct Stop {
     /// Its name
     #[arg(short, long, value_name = "NAME", conflicts_with = "all")]
     pub name: Option<String>,
-    /// Every dataflow
+    /// Every dataflow; on a terminal you are asked first when there are several
     #[arg(long)]
     pub all: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
     /// Time between the stop event and SIGTERM; SIGKILL follows at 1.5 times that [default: 10s]
     #[arg(long, value_name = "DURATION", value_parser = parse_span, conflicts_with = "force")]
     pub grace_duration: Option<Duration>,
     /// Kill its nodes at once
     #[arg(short, long)]
     pub force: bool,
+}
+
+/// Tell whether your role may use a verb.
+#[derive(Debug, Args)]
+pub struct CanI {
+    /// The verb, as it is typed
+    #[arg(value_name = "VERB", required_unless_present = "list", conflicts_with = "list")]
+    pub verb: Option<String>,
+    /// Every verb, the roles that may use it, and the requests that it makes
+    #[arg(long)]
+    pub list: bool,
 }
 
 /// List dataflows.

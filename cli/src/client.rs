@@ -18,6 +18,7 @@ use dora_remote_protocol::{
 use serde::de::DeserializeOwned;
 use std::{
     fs,
+    path::Path,
     time::{Duration, Instant, SystemTime},
 };
 use tokio::{sync::Mutex, time::sleep};
@@ -172,7 +173,14 @@ pub fn is_lost(error: &CallError) -> bool {
 /// # Errors
 /// A failure with exit code 6.
 pub fn load_identity(target: &Target) -> Result<Credentials, Failure> {
-    let dir = &target.identity;
+    load_identity_in(&target.identity)
+}
+
+/// Loads the identity in a directory.
+///
+/// # Errors
+/// A failure with exit code 6.
+pub fn load_identity_in(dir: &Path) -> Result<Credentials, Failure> {
     Credentials::load(dir).map_err(|error| {
         Failure::of_certificates(&format!("use the identity in {}", dir.display()), &error)
             .hint("name another directory with `--identity DIR` or DORA_REMOTE_IDENTITY")
@@ -180,7 +188,7 @@ pub fn load_identity(target: &Target) -> Result<Credentials, Failure> {
 }
 
 /// Warns of a certificate that ends soon; one that has ended is a failure of the dial.
-fn warn_of_end(credentials: &Credentials, printer: &Printer) {
+pub(crate) fn warn_of_end(credentials: &Credentials, printer: &Printer) {
     match lives_left(credentials.certificate(), SystemTime::now()) {
         LifeLeft::LastThird(left) => printer.warn(&format!("your certificate ends in {}", span(left))),
         LifeLeft::NotBegun(until) => {

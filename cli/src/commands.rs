@@ -1,7 +1,10 @@
 //! The verbs: each asks the coordinator or works on this machine, and hands a value to the output.
 
 pub mod attach;
+pub mod can_i;
 pub mod certs;
+pub mod confirm;
+pub mod context;
 #[cfg(feature = "server")]
 pub mod coordinator;
 #[cfg(feature = "server")]
@@ -49,6 +52,7 @@ impl Context {
                 address: global.coordinator_addr.clone(),
                 port: global.coordinator_port,
                 identity: global.identity.clone(),
+                context: global.context.clone(),
             },
             printer,
         }
@@ -62,6 +66,16 @@ impl Context {
         target::resolve(&self.given, &places::process_env)
     }
 
+    /// Tells a person who looks which coordinator is meant; programs are told nothing.
+    pub fn announce(&self, target: &target::Target) {
+        self.printer.aside(&target.to_string());
+        if let (Some(context), Some(address)) = (&target.context, &target.set_aside) {
+            self.printer.warn(&format!(
+                "an address in the environment sets aside the one of the context `{context}`, {address}"
+            ));
+        }
+    }
+
     /// Does `work` in a session with the coordinator that is meant, and ends the session however the work ends.
     ///
     /// # Errors
@@ -71,7 +85,9 @@ impl Context {
         kind: DialKind,
         work: impl AsyncFnOnce(&Session) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let session = Session::open(&self.target()?, kind, &self.printer).await?;
+        let target = self.target()?;
+        self.announce(&target);
+        let session = Session::open(&target, kind, &self.printer).await?;
         let done = work(&session).await;
         session.close().await;
         done

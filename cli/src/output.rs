@@ -96,6 +96,12 @@ impl Printer {
         self.stderr_is_terminal && !self.quiet
     }
 
+    /// Whether a person can be asked: standard error shows the question and standard input has the answer.
+    #[must_use]
+    pub fn may_ask(&self) -> bool {
+        self.stderr_is_terminal && io::stdin().is_terminal()
+    }
+
     /// Makes foreign text safe to show as data: on a terminal, controls are escaped; elsewhere bytes stay as they are.
     #[must_use]
     pub fn foreign(&self, text: &str) -> String {
@@ -153,6 +159,13 @@ impl Printer {
         }
     }
 
+    /// Tells a person who looks something that no program needs: like [`Self::note`], and only on a terminal.
+    pub fn aside(&self, text: &str) {
+        if self.stderr_is_terminal {
+            self.note(text);
+        }
+    }
+
     /// Warns people, with `--quiet` too.
     pub fn warn(&self, text: &str) {
         write_stderr(&format!("warning: {}\n", text::escape_lines(text)));
@@ -163,6 +176,11 @@ impl Printer {
         if !failure.message.is_empty() {
             write_stderr(&render_failure(failure));
         }
+    }
+
+    /// Asks a person; the answer stands on the same line.
+    pub(crate) fn question(&self, text: &str) {
+        write_stderr(&format!("{} ", text::escape_lines(text)));
     }
 
     /// Rewrites the moving line on standard error; an empty text removes it.

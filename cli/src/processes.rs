@@ -35,6 +35,8 @@ pub fn start(arguments: &[&std::ffi::OsStr], log: &Path) -> io::Result<Child> {
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
+        // What runs here is told on the command line whom it belongs to.
+        .env_remove("DORA_REMOTE_CONTEXT")
         // Ctrl-C in the terminal is not meant for it.
         .process_group(0)
         .spawn()

@@ -1,15 +1,23 @@
 //! Which coordinator a command means, and as whom it asks.
 //!
-//! Address: flag, `DORA_REMOTE_ADDR`, `DORA_COORDINATOR_ADDR`, the local one made by `up`. Identity: flag,
-//! `DORA_REMOTE_IDENTITY`, the one made by `up` when its coordinator is meant, the user's own.
+//! Address: flag, `DORA_REMOTE_ADDR`, `DORA_COORDINATOR_ADDR`, the context (`--context`, `DORA_REMOTE_CONTEXT`, else the current
+//! one), the local one made by `up`. Identity: flag, `DORA_REMOTE_IDENTITY`, the context's, the one made by `up` when its
+//! coordinator is meant, the user's own. A context that was chosen gives identity and machine whatever the address; the current
+//! one only together with its address.
 
 use crate::{
+    contexts::{Contexts, ContextsError, Entry},
+    exit::Exit,
     failure::Failure,
     local::{Record, up_dir, up_identity},
     places::{self, Env},
 };
 use dora_remote_link::Address;
-use std::path::{Path, PathBuf};
+use dora_remote_protocol::name::{MachineName, Name};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 /// What the command line says about the coordinator.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +28,8 @@ pub struct Given {
     pub port: Option<u16>,
     /// `--identity`.
     pub identity: Option<PathBuf>,
+    /// `--context`.
+    pub context: Option<Name>,
 }
 
 /// A coordinator and an identity.
@@ -29,28 +39,148 @@ pub struct Target {
     pub address: Address,
     /// Directory with the certificate, the key and the root.
     pub identity: PathBuf,
+    /// The context that is used.
+    pub context: Option<Name>,
+    /// The machine for nodes that name none, by that context.
+    pub machine: Option<MachineName>,
+    /// The address of that context, where a variable of the environment has set it aside.
+    pub set_aside: Option<Address>,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "coordinator {}", self.address)?;
+        match &self.context {
+            Some(context) => write!(f, " (context {context})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What is known before it is asked whether it is enough.
+struct Found {
+    address: Option<Address>,
+    identity: PathBuf,
+    context: Option<(Name, Entry)>,
 }
 
 /// Decides which coordinator and which identity are meant.
 ///
 /// # Errors
-/// A failure when no coordinator is named, or what is named is no address.
+/// A failure when no coordinator is named, what is named is no address, or the context does not exist or cannot be read.
 pub fn resolve(given: &Given, env: Env<'_>) -> Result<Target, Failure> {
+    let found = find(given, env)?;
+    let address = found.address.ok_or_else(|| {
+        Failure::usage("no coordinator is named")
+            .hint("use `--coordinator-addr HOST[:PORT]` or set DORA_REMOTE_ADDR; `dora-remote up` starts one on this machine")
+    })?;
+    let (context, entry) = found.context.unzip();
+    let (machine, of_context) = entry.map(|entry| (entry.machine, entry.coordinator_addr)).unzip();
+    Ok(Target {
+        set_aside: of_context.filter(|of_context| *of_context != address && given.address.is_none()),
+        address,
+        identity: found.identity,
+        context,
+        machine: machine.flatten(),
+    })
+}
+
+/// Decides which identity is meant, whether or not a coordinator is named.
+///
+/// # Errors
+/// Those of [`resolve`] but that none is named.
+pub fn identity(given: &Given, env: Env<'_>) -> Result<PathBuf, Failure> {
+    find(given, env).map(|found| found.identity)
+}
+
+/// The name of the context that was chosen with `--context` or `DORA_REMOTE_CONTEXT`.
+///
+/// # Errors
+/// A failure when the variable holds no name.
+pub fn chosen_context(given: &Given, env: Env<'_>) -> Result<Option<Name>, Failure> {
+    let from_env = || {
+        let text = env("DORA_REMOTE_CONTEXT")?.to_string_lossy().into_owned();
+        Some(
+            text.parse()
+                .map_err(|error| Failure::usage(format!("DORA_REMOTE_CONTEXT names no context: {error}"))),
+        )
+    };
+    match &given.context {
+        Some(name) => Ok(Some(name.clone())),
+        None => from_env().transpose(),
+    }
+}
+
+fn find(given: &Given, env: Env<'_>) -> Result<Found, Failure> {
+    let named = named_address(given, env)?;
+    let context = match chosen_context(given, env)? {
+        Some(name) => Some(entry_of(&read_contexts(env)?, &name)?),
+        // An address that was named leaves the current context out of account, and a damaged file with it.
+        None if named.is_some() => None,
+        None => {
+            let contexts = read_contexts(env)?;
+            contexts.current.as_ref().map(|name| entry_of(&contexts, name)).transpose()?
+        }
+    };
     let up = places::state_dir(env).ok().map(|dir| up_dir(&dir));
     let up_address = up.as_deref().and_then(address_of_up);
-    let address = match named_address(given, env)? {
-        Some(address) => address,
-        None => up_address.clone().ok_or_else(|| {
-            Failure::usage("no coordinator is named")
-                .hint("use `--coordinator-addr HOST[:PORT]` or set DORA_REMOTE_ADDR; `dora-remote up` starts one on this machine")
-        })?,
-    };
-    let identity = match (named_identity(given, env), up) {
+    let address = named
+        .or_else(|| Some(context.as_ref()?.1.coordinator_addr.clone()))
+        .or_else(|| up_address.clone());
+    let of_context = || context.as_ref()?.1.identity.clone();
+    let identity = match (named_identity(given, env).or_else(of_context), up) {
         (Some(identity), _) => identity,
-        (None, Some(up)) if up_address.as_ref() == Some(&address) => up_identity(&up),
+        (None, Some(up)) if up_address.is_some() && up_address == address => up_identity(&up),
         (None, _) => places::config_dir(env)?.join("identity"),
     };
-    Ok(Target { address, identity })
+    Ok(Found {
+        address,
+        identity,
+        context,
+    })
+}
+
+/// Where neither `XDG_CONFIG_HOME` nor `HOME` is set there are no contexts.
+fn read_contexts(env: Env<'_>) -> Result<Contexts, Failure> {
+    let Ok(dir) = places::config_dir(env) else {
+        return Ok(Contexts::default());
+    };
+    Contexts::read(&dir).map_err(|error| of_contexts(&error))
+}
+
+/// The failure of reading or changing the contexts.
+#[must_use]
+pub fn of_contexts(error: &ContextsError) -> Failure {
+    let (what, hint) = match error {
+        ContextsError::Read { .. } => ("cannot read the contexts", "make the file readable, or move it away"),
+        ContextsError::Content { .. } => (
+            "the file with the contexts is damaged",
+            "correct that line, or move the file away",
+        ),
+        ContextsError::Write { .. } | ContextsError::Encode { .. } => {
+            ("cannot change the contexts", "may this user write there?")
+        }
+        ContextsError::Busy { .. } => ("cannot change the contexts", "try again"),
+    };
+    Failure::new(Exit::Failed, what).because(error).hint(hint)
+}
+
+impl From<ContextsError> for Failure {
+    fn from(error: ContextsError) -> Self {
+        of_contexts(&error)
+    }
+}
+
+/// The failure of naming a context that does not exist.
+#[must_use]
+pub fn no_such_context(name: &Name) -> Failure {
+    Failure::new(Exit::NotFound, format!("there is no context `{name}`"))
+        .hint("`dora-remote context list` shows the contexts, `dora-remote context add` makes one")
+}
+
+fn entry_of(contexts: &Contexts, name: &Name) -> Result<(Name, Entry), Failure> {
+    let found = contexts.find(name).ok_or_else(|| no_such_context(name))?;
+    Ok((found.0.clone(), found.1.clone()))
 }
 
 /// The address on the command line or in the environment, if there is one.
@@ -107,84 +237,4 @@ fn names_port(text: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{exit::Exit, local::Process};
-    use std::{ffi::OsString, fs};
-
-    fn env_of<'a>(set: &'a [(&'a str, &'a str)]) -> impl Fn(&str) -> Option<OsString> + 'a {
-        move |name| {
-            set.iter()
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| OsString::from(value))
-        }
-    }
-
-    fn address(given: &Given, set: &[(&str, &str)]) -> String {
-        let env = env_of(set);
-        let found = named_address(given, &env).expect("good").expect("named");
-        found.to_string()
-    }
-
-    fn with_flag(text: &str) -> Given {
-        Given {
-            address: Some(text.to_owned()),
-            ..Given::default()
-        }
-    }
-
-    #[test]
-    fn the_flag_wins_over_our_variable_and_ours_over_doras() {
-        let set = [("DORA_REMOTE_ADDR", "ours"), ("DORA_COORDINATOR_ADDR", "doras")];
-        assert_eq!(address(&with_flag("flag:1"), &set), "flag:1");
-        assert_eq!(address(&Given::default(), &set), "ours:6013");
-        assert_eq!(address(&Given::default(), &set[1..]), "doras:6013");
-    }
-
-    #[test]
-    fn a_port_may_stand_beside_the_address() {
-        let mut given = with_flag("2001:db8::7");
-        given.port = Some(7);
-        assert_eq!(address(&given, &[]), "[2001:db8::7]:7");
-        assert_eq!(address(&with_flag("h"), &[("DORA_COORDINATOR_PORT", "9")]), "h:9");
-        assert_eq!(address(&with_flag("h:5"), &[("DORA_COORDINATOR_PORT", "9")]), "h:5");
-        let mut given = with_flag("h:6013");
-        given.port = Some(7);
-        assert_eq!(named_address(&given, &|_| None).expect_err("two ports").exit, Exit::Usage);
-    }
-
-    #[test]
-    fn without_any_address_the_one_of_up_is_meant_with_its_identity() {
-        let home = tempfile::tempdir().expect("a directory");
-        let home_text = home.path().to_str().expect("UTF-8").to_owned();
-        let set = [("HOME", home_text.as_str())];
-        let env = env_of(&set);
-        assert_eq!(resolve(&Given::default(), &env).expect_err("nothing runs").exit, Exit::Usage);
-
-        let up = home.path().join(".local/state/dora-remote/up");
-        fs::create_dir_all(&up).expect("made");
-        let this = Process { pid: 1, started: 1 };
-        Record::new("127.0.0.1:7001".to_owned(), this, this)
-            .write(&up)
-            .expect("written");
-        let target = resolve(&Given::default(), &env).expect("found");
-        assert_eq!(
-            (target.address.to_string(), target.identity),
-            ("127.0.0.1:7001".to_owned(), up.join("admin"))
-        );
-
-        let elsewhere = resolve(&with_flag("robots"), &env).expect("named");
-        assert_eq!(elsewhere.identity, home.path().join(".config/dora-remote/identity"));
-        let set = [("HOME", home_text.as_str()), ("DORA_REMOTE_IDENTITY", "/id")];
-        assert_eq!(
-            resolve(&Given::default(), &env_of(&set)).expect("found").identity,
-            PathBuf::from("/id")
-        );
-    }
-
-    #[test]
-    fn what_is_no_address_is_a_mistake_of_the_command_line() {
-        let failure = named_address(&with_flag("a:b:c:d"), &|_| None).expect_err("no address");
-        assert_eq!(failure.exit, Exit::Usage);
-    }
-}
+mod tests;

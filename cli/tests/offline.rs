@@ -60,7 +60,9 @@ fn the_help_shows_the_verbs_and_the_exit_codes() {
     let output = Home::new().run(&["--help"]);
     assert_eq!(exit(&output), 0);
     let help = String::from_utf8_lossy(&output.stdout).into_owned();
-    for verb in ["start", "stop", "list", "logs", "machines", "status", "certs"] {
+    for verb in [
+        "start", "stop", "list", "logs", "machines", "status", "certs", "context", "can-i",
+    ] {
         assert!(help.contains(&format!("\n  {verb} ")), "{verb} is missing:\n{help}");
     }
     assert!(
@@ -86,6 +88,13 @@ fn every_verb_has_examples() {
         &["certs", "init"],
         &["certs", "issue"],
         &["certs", "show"],
+        &["can-i"],
+        &["context", "list"],
+        &["context", "use"],
+        &["context", "show"],
+        &["context", "add"],
+        &["context", "rename"],
+        &["context", "remove"],
     ];
     for line in lines {
         let output = home.run(&[line, &["--help"][..]].concat());

@@ -10,6 +10,9 @@ pub struct Down {
     /// Kill nodes at once
     #[arg(long)]
     pub force: bool,
+    /// Do not ask; on a terminal you are asked first when dataflows are running
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// How a server logs.

@@ -160,10 +160,7 @@ fn report(context: &Context, credentials: &Credentials, dir: &Path) -> Result<()
 fn tell(context: &Context, args: &CertsShow) -> Result<Exit, Failure> {
     let path = match &args.path {
         Some(path) => path.clone(),
-        None => match target::named_identity(&context.given, &places::process_env) {
-            Some(dir) => dir,
-            None => places::config_dir(&places::process_env)?.join("identity"),
-        },
+        None => target::identity(&context.given, &places::process_env)?,
     };
     let files = if path.is_dir() { files_in(&path) } else { vec![path.clone()] };
     if files.is_empty() {

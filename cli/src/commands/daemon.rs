@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 /// Why it could not start or go on; trouble with the network is no reason.
 pub async fn run(context: &Context, daemon: Daemon) -> Result<Exit, Failure> {
     let target = context.target()?;
+    context.announce(&target);
     let state_dir = match daemon.state {
         Some(dir) => dir,
         None => places::state_dir(&places::process_env)?.join("daemon"),

@@ -35,13 +35,15 @@ use uuid::Uuid;
 ///
 /// # Errors
 /// What is wrong with the dataflow, its folder or the command line, before anything was sent; then what the coordinator says.
-pub async fn run(context: &Context, start: Start) -> Result<Exit, Failure> {
+pub async fn run(context: &Context, mut start: Start) -> Result<Exit, Failure> {
     let dataflow = read(&start)?;
     for note in &dataflow.notes {
         context.printer.note(&format!("note: {note}"));
     }
     // Whom to ask is decided before the folder is packed: a mistake on the command line is told at once.
-    load_identity(&context.target()?)?;
+    let target = context.target()?;
+    load_identity(&target)?;
+    start.machine = start.machine.or(target.machine);
     let bundle = match &start.working_dir {
         Some(_) => None,
         None => Some(pack(context, &dataflow).await?),

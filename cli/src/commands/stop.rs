@@ -1,9 +1,10 @@
 //! `stop`: one dataflow or all of them.
 
-use super::{Context, dataflows, meant, outcome};
+use super::{Context, confirm, dataflows, meant, outcome};
 use crate::{
     args::Stop,
     client::Session,
+    descriptor::listed,
     exit::Exit,
     failure::Failure,
     output::json::{Outcome, SCHEMA},
@@ -29,7 +30,7 @@ const NETWORK_MARGIN: Duration = Duration::from_secs(5);
 /// See [`Session`]; of several failures the first.
 pub async fn run(context: &Context, stop: &Stop) -> Result<Exit, Failure> {
     let stopping = async |session: &Session| {
-        let dataflows = wanted(session, stop).await?;
+        let dataflows = wanted(context, session, stop).await?;
         if dataflows.is_empty() {
             context.printer.note("no dataflow is running");
         }
@@ -110,13 +111,22 @@ pub(super) async fn stop_each(
     (stopped, failures)
 }
 
-async fn wanted(session: &Session, stop: &Stop) -> Result<Vec<DataflowRef>, Failure> {
+async fn wanted(context: &Context, session: &Session, stop: &Stop) -> Result<Vec<DataflowRef>, Failure> {
     if !stop.all {
         let named = stop.dataflow.as_deref().or(stop.name.as_deref());
         return Ok(vec![meant(session, named).await?]);
     }
     let mut live = dataflows(session).await?;
     live.retain(|dataflow| !dataflow.state.has_ended());
+    if live.len() > 1 {
+        let names = listed(live.iter().map(|dataflow| dataflow.name.to_string()));
+        let what = format!(
+            "this stops {} dataflows of the coordinator {}: {names}",
+            live.len(),
+            session.address()
+        );
+        confirm::stop_of(context, &what, live.len(), stop.yes).await?;
+    }
     Ok(live.into_iter().map(|dataflow| DataflowRef::Id(dataflow.id)).collect())
 }
 

@@ -117,8 +117,22 @@ pub async fn run(context: &Context) -> Result<Exit, Failure> {
         "their logs are in {}; `dora-remote down` ends them",
         parts.dir.display()
     ));
+    tell_where_verbs_go(context, &parts, &record);
     show(context, &record)?;
     Ok(Exit::Ok)
+}
+
+/// Whoever has a current context, or an address in the environment, would otherwise wonder why nothing arrives here.
+fn tell_where_verbs_go(context: &Context, parts: &Parts, record: &Record) {
+    if let Ok(target) = context.target()
+        && target.address.to_string() != record.address
+    {
+        context.printer.note(&format!(
+            "verbs go to the {target} unless they are given `--coordinator-addr {0} --identity {1}`",
+            record.address,
+            up_identity(&parts.dir).display()
+        ));
+    }
 }
 
 async fn bring_up(parts: &Parts, address: &Address, admin: &Credentials, started: &mut Vec<Child>) -> Result<Record, Failure> {

@@ -543,6 +543,83 @@ fn without_a_name_the_only_dataflow_is_meant() {
 }
 
 #[test]
+fn a_person_is_asked_before_several_dataflows_are_stopped_and_a_program_is_not() {
+    if !PathBuf::from(SCRIPT).exists() {
+        return;
+    }
+    let laptop = Laptop::new();
+    let stopped = DataflowStopped {
+        id: ID,
+        name: "arm".parse().expect("a name"),
+        result: good(),
+    };
+    let coordinator = laptop.coordinator(Script {
+        dataflows: vec![summary("arm", DataflowState::Running), summary("leg", DataflowState::Running)],
+        on_stop: Some(Ok(stopped)),
+        ..Script::default()
+    });
+    for (line, typed, exit, asks, stops) in [
+        ("stop --all", "no\n", 1, true, 0),
+        ("stop --all", "", 1, true, 0),
+        ("stop --all", "2\n", 0, true, 2),
+        ("stop --all --yes", "", 0, false, 2),
+    ] {
+        coordinator.script().asked_stop.clear();
+        let (seen_exit, seen) = on_a_terminal(&laptop, &coordinator, line, typed);
+        assert_eq!(seen_exit, exit, "{line} {typed:?}: {seen}");
+        assert_eq!(seen.contains("this stops 2 dataflows"), asks, "{seen}");
+        assert!(seen.contains(&format!("coordinator {}", coordinator.address)), "{seen}");
+        assert_eq!(seen.contains("not confirmed"), exit == 1, "{seen}");
+        assert_eq!(coordinator.script().asked_stop.len(), stops, "{line} {typed:?}: {seen}");
+    }
+    coordinator.script().asked_stop.clear();
+    let seen = laptop.run(&coordinator, &["stop", "--all"]);
+    assert_eq!((seen.exit, coordinator.script().asked_stop.len()), (0, 2), "{seen:?}");
+    assert!(!seen.stderr.contains("coordinator"), "programs are not told: {seen:?}");
+    coordinator.script().dataflows.pop();
+    let (exit, seen) = on_a_terminal(&laptop, &coordinator, "stop --all", "");
+    assert!(exit == 0 && !seen.contains("this stops"), "one is not several: {seen}");
+}
+
+/// Makes a terminal for the command line, and shows what a person sees there.
+fn on_a_terminal(laptop: &Laptop, coordinator: &Coordinator, line: &str, typed: &str) -> (i32, String) {
+    let typed_at = laptop.path("typed");
+    fs::write(&typed_at, typed).expect("written");
+    let plain = laptop.to(coordinator, &[]);
+    let output = Command::new(SCRIPT)
+        .args(["-qec", &format!("{} {line}", env!("CARGO_BIN_EXE_dora-remote")), "/dev/null"])
+        .env_clear()
+        .envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .stdin(fs::File::open(typed_at).expect("there"))
+        .output()
+        .expect("runs");
+    let seen = Seen::from(output);
+    (seen.exit, seen.stdout)
+}
+
+/// `script(1)` of util-linux; the test is left out where there is none.
+const SCRIPT: &str = "/usr/bin/script";
+
+#[test]
+fn the_machine_of_the_context_is_the_default_one_of_a_start() {
+    let laptop = Laptop::new();
+    let coordinator = laptop.coordinator(Script {
+        on_start: running(),
+        ..Script::default()
+    });
+    let address = coordinator.address.to_string();
+    let add = ["context", "add", "lab", "--coordinator-addr", &address, "--machine", "robot"];
+    assert!(laptop.command(&add).output().expect("runs").status.success());
+    for (machine, wanted) in [(&[][..], "robot"), (&["--machine", "other"], "other")] {
+        let line = [&["start", "arm/dataflow.yml", "--detach"], machine].concat();
+        let seen = Seen::from(laptop.command(&line).output().expect("runs"));
+        assert_eq!(seen.exit, 0, "{seen:?}");
+        let asked = coordinator.script().asked_start.pop().expect("asked");
+        assert_eq!(asked.spec.default_machine.as_ref().map(|name| name.as_str()), Some(wanted));
+    }
+}
+
+#[test]
 fn a_stop_that_reaches_a_part_is_told_apart() {
     let laptop = Laptop::new();
     let refusal = Refusal::new(
