@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Builds the three nodes and puts their stripped binaries into bin/, where dataflow.yml looks for them.
+# `--built` takes what an earlier build of everything has left in target/debug.
 # The bundle of `dora-remote start` takes along every file that a node names, also when git ignores it.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -9,8 +10,9 @@ profile=${1:-debug}
 case $profile in
 debug) cargo build --quiet --workspace --bins ;;
 release) cargo build --quiet --workspace --bins --release ;;
+--built) profile=debug ;;
 *)
-    echo "usage: build.sh [debug|release]" >&2
+    echo "usage: build.sh [debug|release|--built]" >&2
     exit 2
     ;;
 esac
