@@ -116,7 +116,7 @@ pub fn of_refusal(refusal: &Refusal) -> Exit {
 #[must_use]
 pub const fn of_refusal_code(code: RefusalCode) -> Exit {
     match code {
-        RefusalCode::Denied => Exit::Denied,
+        RefusalCode::Denied | RefusalCode::ForbiddenByMachine | RefusalCode::InviteVoid => Exit::Denied,
         RefusalCode::NotFound | RefusalCode::UnknownMachine | RefusalCode::NoMachineWithLabels => Exit::NotFound,
         RefusalCode::PlacementAmbiguous => Exit::Usage,
         RefusalCode::SpawnFailed => Exit::DataflowFailed,
@@ -136,6 +136,8 @@ pub const fn of_refusal_code(code: RefusalCode) -> Exit {
         | RefusalCode::WrongState
         | RefusalCode::Internal
         | RefusalCode::EngineDown
+        | RefusalCode::Quarantined
+        | RefusalCode::LimitReached
         | RefusalCode::Unknown(_) => Exit::Failed,
     }
 }

@@ -9,6 +9,8 @@
 //! - `outbox`: orders on their way to machines;
 //! - `store`, `logs`, `bundles`: what is kept on disk, each behind threads of its own.
 
+#[allow(dead_code, reason = "its users are being built")]
+mod asker;
 mod brain;
 mod bundles;
 pub mod config;
@@ -22,6 +24,8 @@ mod moment;
 mod outbox;
 mod recover;
 mod store;
+#[allow(dead_code, reason = "its users are being built")]
+mod view;
 
 pub use config::{ConfigError, CoordinatorConfig, IdentitySource, Options};
 pub use store::StoreError;

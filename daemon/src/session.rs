@@ -196,6 +196,8 @@ impl Session {
             },
             runs: report.runs,
             last_seq: report.last_seq,
+            witnessed: None,
+            revocations: None,
         };
         let joined = match peer.call(&request, ORDER_DEADLINE.min(SILENCE)).await {
             Ok(joined) => joined,

@@ -1,6 +1,7 @@
 //! Orders to a machine, each with its reply beside it. Verbs 100 to 199. Each may be repeated without harm.
 
 use crate::{
+    audit::{SignedHead, SignedRevocations},
     dataflow::{Files, PlacedNode},
     identity::RoleSet,
     ids::{DataflowId, NodeId},
@@ -24,6 +25,8 @@ pub struct PrepareRun {
     pub files: Files,
     /// See [`crate::dataflow::DataflowSpec::uv`].
     pub uv: bool,
+    /// SPIFFE id of the one who starts it, as the coordinator has it from the certificate; the machine's policy looks at it.
+    pub by: String,
 }
 request!(PrepareRun, 100, "prepare-run", RoleSet::COORDINATOR, Call, Command => ());
 
@@ -64,3 +67,29 @@ pub struct ForgetRun {
     pub dataflow: DataflowId,
 }
 request!(ForgetRun, 104, "forget-run", RoleSet::COORDINATOR, Call, Command => ());
+
+/// Has a machine keep the end of the audit's chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeepHead {
+    /// The end, signed.
+    pub head: SignedHead,
+}
+request!(KeepHead, 105, "keep-head", RoleSet::COORDINATOR, Call, Event => ());
+
+/// Has a machine keep the revocations.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeepRevocations {
+    /// All of them, signed.
+    pub revocations: SignedRevocations,
+}
+request!(KeepRevocations, 106, "keep-revocations", RoleSet::COORDINATOR, Call, Event => ());
+
+/// Asks for the heads that a machine keeps, oldest first; at most [`crate::audit::MAX_WITNESSED_HEADS`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShowHeads {}
+request!(ShowHeads, 107, "show-heads", RoleSet::COORDINATOR, Call, Event => Vec<SignedHead>);
+
+/// Asks whether a machine is still there: before another one of the same name may take its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ping {}
+request!(Ping, 108, "ping", RoleSet::COORDINATOR, Call, Safety => ());

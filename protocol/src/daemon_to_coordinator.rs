@@ -1,6 +1,7 @@
 //! What a machine reports and asks for. Verbs 200 to 299.
 
 use crate::{
+    audit::{SignedHead, SignedRevocations},
     chunk::Chunk,
     identity::RoleSet,
     ids::{BundleHash, DataflowId},
@@ -19,6 +20,10 @@ pub struct JoinMachine {
     pub runs: Vec<RunReport>,
     /// Number of the latest lifecycle event that it ever made; those above [`Joined::acked_seq`] follow.
     pub last_seq: u64,
+    /// The newest end of the audit's chain that it was given to keep: tells a coordinator that was restored from a backup.
+    pub witnessed: Option<SignedHead>,
+    /// The revocations that it was given to keep, if the last ones were not of this life of the coordinator's store.
+    pub revocations: Option<SignedRevocations>,
 }
 request!(JoinMachine, 200, "join-machine", RoleSet::DAEMON, Call, Event => Joined);
 

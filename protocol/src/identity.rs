@@ -73,6 +73,10 @@ impl RoleSet {
     pub const ACT: Self = Self::of(&[Role::Admin, Role::Operator]);
     /// Admins alone.
     pub const ADMIN: Self = Self::of(&[Role::Admin]);
+    /// Everybody who holds a certificate and asks: people and daemons.
+    pub const HOLDERS: Self = Self::of(&[Role::Admin, Role::Operator, Role::Viewer, Role::Daemon]);
+    /// No role at all: what the right to ask comes from stands with the request.
+    pub const NOBODY: Self = Self::of(&[]);
     /// Daemons alone.
     pub const DAEMON: Self = Self::of(&[Role::Daemon]);
     /// The coordinator alone.

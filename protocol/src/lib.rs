@@ -5,10 +5,14 @@
 //! - [`name`], [`identity`], [`ids`], [`version`], [`limits`]: the words;
 //! - [`frame`], [`chunk`], [`refusal`], [`request`], [`hello`]: the grammar, as it stands on every stream;
 //! - [`dataflow`], [`machine`], [`log_line`], [`invite`]: the nouns;
+//! - [`access`], [`audit`], [`backup`]: who may come in, who did what, and how neither is forgotten;
 //! - [`cli_to_coordinator`], [`coordinator_to_daemon`], [`daemon_to_coordinator`], [`verbs`]: what is said over QUIC;
 //! - [`agent_to_engine`], [`engine_to_agent`]: what is said over the unix socket between a daemon and its engine.
 
+pub mod access;
 pub mod agent_to_engine;
+pub mod audit;
+pub mod backup;
 pub mod chunk;
 pub mod cli_to_coordinator;
 pub mod coordinator_to_daemon;

@@ -85,6 +85,14 @@ codes! {
     EngineDown = 21, "engine-down";
     /// The asker's certificate is no longer valid for this.
     CertificateLapsed = 22, "certificate-lapsed";
+    /// The invite was used by another key, is over, or was taken back; the message says which.
+    InviteVoid = 23, "invite-void";
+    /// The machine's own policy forbids it.
+    ForbiddenByMachine = 24, "forbidden-by-machine";
+    /// Another machine that answers has the same identity.
+    Quarantined = 25, "quarantined";
+    /// Too often, or too many of them; the message says when it may be tried again.
+    LimitReached = 26, "limit-reached";
 }
 
 /// What a refused command has changed.

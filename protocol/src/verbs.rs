@@ -2,7 +2,10 @@
 //!
 //! Whoever adds a request adds its row; the snapshot of the table is the record of who may ask what.
 
-use crate::{cli_to_coordinator as cli, coordinator_to_daemon as order, daemon_to_coordinator as report, request::VerbRow};
+use crate::{
+    access, audit, backup, cli_to_coordinator as cli, coordinator_to_daemon as order, daemon_to_coordinator as report,
+    request::VerbRow,
+};
 
 /// Every request of this version.
 pub const TABLE: &[VerbRow] = &[
@@ -15,11 +18,26 @@ pub const TABLE: &[VerbRow] = &[
     VerbRow::of::<cli::ReadLogs>(),
     VerbRow::of::<cli::ListMachines>(),
     VerbRow::of::<cli::GetStatus>(),
+    VerbRow::of::<access::CreateInvite>(),
+    VerbRow::of::<access::ListInvites>(),
+    VerbRow::of::<access::RevokeInvite>(),
+    VerbRow::of::<access::Revoke>(),
+    VerbRow::of::<access::ListIdentities>(),
+    VerbRow::of::<access::Renew>(),
+    VerbRow::of::<access::Join>(),
+    VerbRow::of::<audit::ReadAudit>(),
+    VerbRow::of::<audit::ListWitnesses>(),
+    VerbRow::of::<access::AcceptRestore>(),
+    VerbRow::of::<backup::ReadBackup>(),
     VerbRow::of::<order::PrepareRun>(),
     VerbRow::of::<order::SpawnRun>(),
     VerbRow::of::<order::ReleaseBarrier>(),
     VerbRow::of::<order::StopRun>(),
     VerbRow::of::<order::ForgetRun>(),
+    VerbRow::of::<order::KeepHead>(),
+    VerbRow::of::<order::KeepRevocations>(),
+    VerbRow::of::<order::ShowHeads>(),
+    VerbRow::of::<order::Ping>(),
     VerbRow::of::<report::JoinMachine>(),
     VerbRow::of::<report::Heartbeat>(),
     VerbRow::of::<report::ReportEvents>(),

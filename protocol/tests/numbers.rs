@@ -6,7 +6,9 @@
 #![expect(clippy::expect_used, reason = "helpers of tests stand outside of test functions")]
 
 use dora_remote_protocol::{
+    access::{InviteState, RevokeTarget},
     agent_to_engine::{AgentFrame, EngineOrder},
+    audit::AuditItem,
     dataflow::{DataflowEvent, DataflowRef, DataflowResult, DataflowState, FailureCause, Files, NameWish, NodeState, NodeStatus},
     engine_to_agent::{EngineEvent, EngineFrame, EngineHello, EngineReply},
     hello::{HelloAnswer, Welcome},
@@ -15,7 +17,7 @@ use dora_remote_protocol::{
     log_line::{LogItem, LogLevel, LogSource, LogStream},
     machine::{EngineStatus, Lifecycle, Reach, RunPhase},
     refusal::{Changed, Refusal, RefusalCode},
-    request::{Answer, FeedFrame, Priority, Shape},
+    request::{Answer, FeedFrame, Priority, Shape, VerbRow},
     verbs,
     version::Version,
 };
@@ -32,7 +34,7 @@ fn the_table_of_verbs_is_the_committed_one() {
             Shape::Feed => "feed",
             Shape::Upload => "upload",
         };
-        writeln!(table, "{:>6}  {:<16}  {shape:<6}  {}", row.verb.0, row.name, row.may_ask).expect("a String takes all");
+        writeln!(table, "{:>6}  {:<16}  {shape:<6}  {}", row.verb.0, row.name, who(row)).expect("a String takes all");
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/verbs.txt");
     let committed = std::fs::read_to_string(&path).expect("the committed table");
@@ -46,7 +48,8 @@ fn the_table_of_verbs_is_the_committed_one() {
 
 #[test]
 fn no_verb_is_open_to_people_and_machines_alike() {
-    for row in verbs::TABLE {
+    // Everybody renews; and joining is for those who hold an invite, whatever they become.
+    for row in verbs::TABLE.iter().filter(|row| !matches!(row.name, "renew" | "join")) {
         let kinds = [
             RoleSet::LOOK.iter().any(|role| row.may_ask.contains(role)),
             row.may_ask.contains(Role::Daemon),
@@ -68,7 +71,7 @@ fn roles() {
 #[test]
 fn refusals() {
     let numbers: Vec<u16> = RefusalCode::ALL.iter().map(|code| u16::from(*code)).collect();
-    assert_eq!(numbers, (1..=22).collect::<Vec<u16>>());
+    assert_eq!(numbers, (1..=26).collect::<Vec<u16>>());
     let texts: Vec<&str> = RefusalCode::ALL.iter().map(|code| code.as_str()).collect();
     assert_eq!(
         texts,
@@ -95,6 +98,10 @@ fn refusals() {
             "internal",
             "engine-down",
             "certificate-lapsed",
+            "invite-void",
+            "forbidden-by-machine",
+            "quarantined",
+            "limit-reached",
         ]
     );
     pinned(&Changed::Nothing, 0);
@@ -283,6 +290,42 @@ fn log_lines() {
 }
 
 #[test]
+fn access_and_audit() {
+    pinned(&InviteState::Open, 0);
+    pinned(
+        &InviteState::Used {
+            at_unix_ms: 1,
+            from: String::new(),
+            serial: String::new(),
+        },
+        1,
+    );
+    pinned(
+        &InviteState::Revoked {
+            at_unix_ms: 1,
+            by: String::new(),
+        },
+        2,
+    );
+    pinned(&InviteState::Expired, 3);
+    pinned(
+        &RevokeTarget::Holder {
+            role: None,
+            name: name(),
+        },
+        0,
+    );
+    pinned(&RevokeTarget::Serial(String::new()), 1);
+    pinned(
+        &AuditItem::Anchor {
+            first_seq: 1,
+            before: [0; 32],
+        },
+        0,
+    );
+}
+
+#[test]
 fn engine_socket() {
     let order = EngineOrder::Forget { dataflow: run() };
     pinned(
@@ -355,6 +398,14 @@ fn engine_socket() {
 fn pinned<T: Serialize>(value: &T, index: u8) {
     let bytes = postcard::to_stdvec(value).expect("it can be encoded");
     assert_eq!(bytes[0], index);
+}
+
+/// Who may ask, in words.
+fn who(row: &VerbRow) -> String {
+    if row.may_ask == RoleSet::NOBODY {
+        return "the holder of an invite".to_owned();
+    }
+    row.may_ask.to_string()
 }
 
 fn no() -> Refusal {

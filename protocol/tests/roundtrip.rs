@@ -242,16 +242,17 @@ fn placed() -> impl Strategy<Value = Vec<PlacedNode>> {
 }
 
 fn prepare() -> impl Strategy<Value = PrepareRun> {
-    (run(), name(), ".{0,200}", placed(), files(), any::<bool>()).prop_map(|(dataflow, name, descriptor, nodes, files, uv)| {
-        PrepareRun {
+    (run(), name(), ".{0,200}", placed(), files(), any::<bool>(), ".{0,60}").prop_map(
+        |(dataflow, name, descriptor, nodes, files, uv, by)| PrepareRun {
             dataflow,
             name,
             descriptor,
             nodes,
             files,
             uv,
-        }
-    })
+            by,
+        },
+    )
 }
 
 fn run_order() -> impl Strategy<Value = RunOrder> {
@@ -325,6 +326,8 @@ fn join() -> impl Strategy<Value = JoinMachine> {
             },
             runs,
             last_seq,
+            witnessed: None,
+            revocations: None,
         })
 }
 

@@ -61,6 +61,7 @@ impl Brain {
             nodes: life.record().placed.clone(),
             files: spec.files.clone(),
             uv: spec.uv,
+            by: life.record().started_by.clone(),
         })
     }
 

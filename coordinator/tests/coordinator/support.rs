@@ -277,6 +277,8 @@ impl Daemon {
             },
             runs: memory.runs.clone(),
             last_seq: memory.last_seq,
+            witnessed: None,
+            revocations: None,
         };
         let joined = peer.call(&request, PATIENCE).await.unwrap();
         Self {

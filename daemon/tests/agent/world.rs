@@ -183,6 +183,7 @@ impl World {
             nodes: vec![node("a"), node("b")],
             files: Files::OnMachine(dir.to_str().expect("text").to_owned()),
             uv: false,
+            by: "spiffe://lab/operator/olga".to_owned(),
         }
     }
 
