@@ -20,7 +20,7 @@ HOME = {
     "dora-core": {"cli", "engine"},
     "anyhow": {"cli"},
 }
-PURE = {"postcard", "serde", "thiserror", "uuid"}
+PURE = {"blake3", "postcard", "serde", "thiserror", "uuid", "zeroize"}
 
 faults = []
 root = os.getcwd()
@@ -71,6 +71,7 @@ SLEEP = re.compile(r"(?<!\.)\b(sleep|sleep_ms|sleep_until)\(")
 # The one way to wait, and what must itself take time.
 MAY_SLEEP = {
     "tests/src/patience.rs",
+    "tests/src/bin/flood.rs",  # spreads its packets over time
     "engine/tests/real_engine/support.rs",  # waits for files and pids, as patience.rs does
     "link/tests/loopback/round_trips.rs",  # a line that delays packets
 }

@@ -15,7 +15,7 @@ use dora_remote_protocol::identity::{Identity, Role, TrustDomain};
 use dora_remote_protocol::name::Name;
 use rustls::pki_types::{CertificateDer, TrustAnchor};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt::Debug,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -28,8 +28,8 @@ use x509_parser::oid_registry::OID_SIG_ED25519;
 pub enum Admit {
     /// Everything that its role allows.
     Full(CertificateFacts),
-    /// The holder of an invite: nothing but joining.
-    JoinOnly(JoinKey),
+    /// The holder of an invite, and whom it is for: nothing but joining.
+    JoinOnly(JoinKey, Identity),
     /// A daemon whose certificate has ended not too long ago: nothing but renewing it.
     RenewOnly(CertificateFacts),
     /// Nothing.
@@ -53,7 +53,7 @@ pub struct AdmissionSnapshot {
     anchors: Vec<TrustAnchor<'static>>,
     revoked_serials: BTreeSet<String>,
     revoked_holders: BTreeSet<(Role, String)>,
-    join_keys: BTreeSet<JoinKey>,
+    invites: BTreeMap<JoinKey, Identity>,
     renew_window: Duration,
 }
 
@@ -69,7 +69,7 @@ impl AdmissionSnapshot {
             anchors: roots.iter().map(anchor).collect::<Result<_, _>>()?,
             revoked_serials: BTreeSet::new(),
             revoked_holders: BTreeSet::new(),
-            join_keys: BTreeSet::new(),
+            invites: BTreeMap::new(),
             renew_window: Duration::ZERO,
         })
     }
@@ -94,9 +94,9 @@ impl AdmissionSnapshot {
         self.revoked_holders.insert((role, name.as_str().to_ascii_lowercase()));
     }
 
-    /// Lets the holder of an invite's key join.
-    pub fn invite(&mut self, key: JoinKey) {
-        self.join_keys.insert(key);
+    /// Lets the holder of an invite's key ask to join as `identity`, which the invite is for.
+    pub fn invite(&mut self, key: JoinKey, identity: Identity) {
+        self.invites.insert(key, identity);
     }
 
     /// Lets daemons renew for that long after the end of their certificates; zero lets none.
@@ -172,9 +172,9 @@ pub enum Rejection {
 #[must_use]
 pub fn admit(chain: &[CertificateDer<'_>], now: SystemTime, snapshot: &AdmissionSnapshot) -> Admit {
     if let [only] = chain
-        && let Some(key) = invited(only, snapshot)
+        && let Some((key, identity)) = invited(only, snapshot)
     {
-        return Admit::JoinOnly(key);
+        return Admit::JoinOnly(key, identity.clone());
     }
     match judge(chain, now, snapshot) {
         Ok(facts) => Admit::Full(facts),
@@ -219,9 +219,10 @@ fn lapsed(chain: &[CertificateDer<'_>], now: SystemTime, snapshot: &AdmissionSna
     (facts.identity.role == Role::Daemon).then_some(facts)
 }
 
-/// The key of a self-made certificate, when an invite is open for it. Nothing else in that certificate counts.
-fn invited(certificate: &CertificateDer<'_>, snapshot: &AdmissionSnapshot) -> Option<JoinKey> {
-    if snapshot.join_keys.is_empty() {
+/// The key of a self-made certificate and whom it is for, when there is an invite with it. Nothing else in that certificate
+/// counts.
+fn invited<'a>(certificate: &CertificateDer<'_>, snapshot: &'a AdmissionSnapshot) -> Option<(JoinKey, &'a Identity)> {
+    if snapshot.invites.is_empty() {
         return None;
     }
     let parsed = Parsed::of(certificate).ok()?;
@@ -230,7 +231,8 @@ fn invited(certificate: &CertificateDer<'_>, snapshot: &AdmissionSnapshot) -> Op
         return None;
     }
     let key = JoinKey(public.subject_public_key.data.as_ref().try_into().ok()?);
-    snapshot.join_keys.contains(&key).then_some(key)
+    let identity = snapshot.invites.get(&key)?;
+    Some((key, identity))
 }
 
 fn canonical_serial(text: &str) -> String {

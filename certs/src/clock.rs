@@ -14,6 +14,13 @@ use time::OffsetDateTime;
 pub trait Clock: Send + Sync + Debug {
     /// The time now. Need not be monotonic.
     fn now(&self) -> SystemTime;
+
+    /// Tells that [`Self::now`] may lie before the true time by any amount, and that nobody is there to set the clock right.
+    ///
+    /// Whoever verifies a coordinator then takes a certificate that has not begun as proof that the clock is behind.
+    fn may_lag(&self) -> bool {
+        false
+    }
 }
 
 /// The clock of the machine.

@@ -67,6 +67,12 @@ pub enum CertError {
         /// Which rule.
         reason: String,
     },
+    /// A message was not signed by the holder of the certificate that came with it.
+    #[error("the signature is not that of {signer}")]
+    BadSignature {
+        /// Who was to have signed.
+        signer: Identity,
+    },
     /// The issuing certificate has ended.
     #[error("the issuing certificate ended at {}, and it is {} now; a new authority is needed", Utc(*not_after), Utc(*now))]
     IssuingEnded {

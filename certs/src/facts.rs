@@ -214,7 +214,9 @@ pub(crate) fn serial(raw: &[u8]) -> String {
     hex(&raw[zeros..])
 }
 
-pub(crate) fn fingerprint(der: &[u8]) -> String {
+/// SHA-256 of a DER form in lower-case hex.
+#[must_use]
+pub fn fingerprint(der: &[u8]) -> String {
     hex(&sha256(der))
 }
 

@@ -20,6 +20,7 @@ pub struct FloorClock {
     inner: Arc<dyn Clock>,
     /// Milliseconds since the Unix epoch. Only ever rises.
     floor: AtomicU64,
+    unattended: bool,
 }
 
 impl FloorClock {
@@ -31,7 +32,16 @@ impl FloorClock {
         Self {
             inner,
             floor: AtomicU64::new(floor),
+            unattended: false,
         }
+    }
+
+    /// The same clock for a machine at which nobody sits: it may lag even where it is not behind its floor, as on a board
+    /// whose clock starts somewhere between the build and today.
+    #[must_use]
+    pub fn unattended(mut self) -> Self {
+        self.unattended = true;
+        self
     }
 
     /// Raises the floor to `verified`, a time that a coordinator has told *after* its certificate was verified; an earlier
@@ -61,6 +71,11 @@ impl FloorClock {
 impl Clock for FloorClock {
     fn now(&self) -> SystemTime {
         self.inner.now().max(self.floor())
+    }
+
+    /// Behind its floor the inner clock is wrong for certain; see [`Self::unattended`] for the rest.
+    fn may_lag(&self) -> bool {
+        self.unattended || self.behind().is_some()
     }
 }
 
@@ -117,6 +132,15 @@ mod tests {
         assert_eq!(clock.now(), built(), "even before the epoch");
         inner.set(built() + HOUR);
         assert_eq!((clock.now(), clock.behind()), (built() + HOUR, None));
+    }
+
+    #[test]
+    fn only_a_clock_that_is_behind_or_unattended_may_lag() {
+        let (inner, clock) = clock(UNIX_EPOCH, None);
+        assert!(clock.may_lag());
+        inner.set(built());
+        assert!(!clock.may_lag());
+        assert!(clock.unattended().may_lag());
     }
 
     #[test]

@@ -126,6 +126,7 @@ pub fn client_config_for_join(
     let verifier = CoordinatorVerifier {
         trust_domain: target.trust_domain.clone(),
         trust: Trust::RootHash(target.root_hash),
+        clock: Arc::clone(&clock),
         report,
     };
     tls::client(

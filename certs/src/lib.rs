@@ -14,8 +14,11 @@ pub mod floor;
 pub mod join;
 mod leaf;
 mod path;
+pub mod pending;
+mod pinned;
 mod profile;
 pub mod request;
+pub mod signature;
 pub mod tls;
 pub mod verify;
 
@@ -24,9 +27,13 @@ pub use authority::{Authority, default_life};
 pub use clock::{Clock, SystemClock, Utc};
 pub use credentials::Credentials;
 pub use error::CertError;
-pub use facts::{CertificateFacts, CertificateInfo, CertificateKind, LifeLeft, facts_of, lives_left, read_facts, sha256};
+pub use facts::{
+    CertificateFacts, CertificateInfo, CertificateKind, LifeLeft, facts_of, fingerprint, lives_left, read_facts, sha256,
+};
 pub use floor::FloorClock;
 pub use join::{JoinCredentials, JoinTarget, client_config_for_join, new_seed};
+pub use pending::{forget_pending, pending_request};
+pub use pinned::PinnedRoot;
 pub use profile::{BACKDATE, ISSUING_LIFE, ROOT_LIFE};
 pub use request::{Issued, MAX_REQUEST_BYTES, Request, RequestError, RequestedKey, new_key_and_request};
 pub use tls::{client_config, client_config_with_report, server_config};

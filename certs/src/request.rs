@@ -47,7 +47,7 @@ pub fn new_key_and_request(identity: &Identity) -> Result<Request, CertError> {
 }
 
 impl Request {
-    fn with_key(identity: &Identity, key: &KeyPair) -> Result<Self, CertError> {
+    pub(crate) fn with_key(identity: &Identity, key: &KeyPair) -> Result<Self, CertError> {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.subject_alt_names = vec![SanType::URI(identity.to_string().try_into()?)];

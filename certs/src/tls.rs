@@ -48,6 +48,7 @@ pub fn client_config_with_report(
     let verifier = CoordinatorVerifier {
         trust_domain: credentials.identity().trust_domain.clone(),
         trust: Trust::Root(credentials.anchor()?),
+        clock: Arc::clone(&clock),
         report,
     };
     client(verifier, clock, credentials.chain(), credentials.key())

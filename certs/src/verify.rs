@@ -6,7 +6,7 @@
 
 use crate::{
     admit::{Admission, Admit, Rejection, admit},
-    clock::Utc,
+    clock::{Clock, Utc},
     credentials::anchor,
     error::CertError,
     facts::{CertificateKind, info_of, sha256},
@@ -136,6 +136,8 @@ pub(crate) enum Trust {
 pub(crate) struct CoordinatorVerifier {
     pub(crate) trust_domain: TrustDomain,
     pub(crate) trust: Trust,
+    /// The clock whose time the TLS stack hands in; asked only whether it may lag.
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) report: Arc<VerifyReport>,
 }
 
@@ -174,7 +176,7 @@ impl CoordinatorVerifier {
     }
 
     fn judge_under(&self, anchor: &TrustAnchor<'_>, chain: &[CertificateDer<'_>], now: SystemTime) -> Result<(), VerifyError> {
-        path::validate(chain, std::slice::from_ref(anchor), now)?;
+        self.validate(anchor, chain, now)?;
         // A path that holds has a leaf.
         let malformed = |reason: String| VerifyError::Malformed { reason };
         let leaf = chain.first().ok_or_else(|| malformed("there is none".to_owned()))?;
@@ -186,6 +188,21 @@ impl CoordinatorVerifier {
             });
         }
         Ok(())
+    }
+
+    /// Proves the chain at `now`, or, where the clock may lag, at the first second at which all of it has begun: a
+    /// certificate from the future can only come from the authority itself, so that the clock is what is wrong.
+    fn validate(&self, anchor: &TrustAnchor<'_>, chain: &[CertificateDer<'_>], now: SystemTime) -> Result<(), PathError> {
+        let mut at = now;
+        // One step for each certificate that has not begun.
+        for _ in 0..path::MAX_CHAIN {
+            match path::validate(chain, std::slice::from_ref(anchor), at) {
+                Err(PathError::NotYetValid { not_before, .. }) if not_before > at && self.clock.may_lag() => at = not_before,
+                Err(PathError::NotYetValid { not_before, .. }) => return Err(PathError::NotYetValid { now, not_before }),
+                result => return result.map(drop),
+            }
+        }
+        Err(PathError::NotYetValid { now, not_before: at })
     }
 }
 
@@ -250,7 +267,7 @@ impl ClientCertVerifier for AdmissionVerifier {
     ) -> Result<ClientCertVerified, Error> {
         let snapshot = self.admission.snapshot();
         match admit(&whole(end_entity, intermediates), system_time(now), &snapshot) {
-            Admit::Full(_) | Admit::JoinOnly(_) | Admit::RenewOnly(_) => Ok(ClientCertVerified::assertion()),
+            Admit::Full(_) | Admit::JoinOnly(..) | Admit::RenewOnly(_) => Ok(ClientCertVerified::assertion()),
             Admit::No(rejection) => {
                 tracing::debug!(%rejection, "client certificate refused");
                 Err(client_alert(&rejection))

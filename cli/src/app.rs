@@ -1,7 +1,9 @@
 //! From a command line to an exit code: parse, log, run one verb, tell what went wrong.
 
+#[cfg(feature = "server")]
+use crate::args::{CoordinatorVerb, DaemonVerb};
 use crate::{
-    args::{Cli, Command},
+    args::{Certs, Cli, Command},
     commands::{self, Context},
     exit::Exit,
     failure::Failure,
@@ -35,15 +37,24 @@ pub fn run(line: impl Iterator<Item = OsString>) -> Exit {
 fn dispatch(context: &Context, command: Command, verbose: u8) -> Result<Exit, Failure> {
     match command {
         #[cfg(feature = "server")]
-        Command::Coordinator(coordinator) => {
-            log_as_server(coordinator.log_format, verbose);
-            within_runtime(commands::coordinator::run(context, coordinator))
-        }
+        Command::Coordinator(coordinator) => match coordinator.verb {
+            Some(verb) => {
+                log_if_asked(verbose);
+                within_runtime(care_for_coordinator(context, verb))
+            }
+            None => {
+                log_as_server(coordinator.run.log_format, verbose);
+                within_runtime(commands::coordinator::run(context, coordinator.run))
+            }
+        },
         #[cfg(feature = "server")]
-        Command::Daemon(daemon) => {
-            log_as_server(daemon.log_format, verbose);
-            within_runtime(commands::daemon::run(context, daemon))
-        }
+        Command::Daemon(daemon) => match daemon.verb {
+            Some(DaemonVerb::Install(install)) => commands::install::daemon(context, &install),
+            None => {
+                log_as_server(daemon.run.log_format, verbose);
+                within_runtime(commands::daemon::run(context, daemon.run))
+            }
+        },
         // The engine makes its own runtimes.
         #[cfg(feature = "server")]
         Command::Engine(engine) => {
@@ -53,6 +64,7 @@ fn dispatch(context: &Context, command: Command, verbose: u8) -> Result<Exit, Fa
         command => {
             log_if_asked(verbose);
             match &command {
+                Command::Certs(Certs::Show(show)) if show.asks() => within_runtime(commands::identities::run(context, show)),
                 Command::Certs(certs) => commands::certs::run(context, certs),
                 Command::Context(verb) => commands::context::run(context, verb),
                 Command::CanI(can_i) => commands::can_i::run(context, can_i),
@@ -68,8 +80,12 @@ async fn as_client(context: &Context, command: Command) -> Result<Exit, Failure>
         Command::Stop(stop) => commands::stop::run(context, &stop).await,
         Command::List(list) => commands::list::run(context, &list).await,
         Command::Logs(logs) => commands::logs::run(context, &logs).await,
+        Command::Audit(audit) => commands::audit::run(context, &audit).await,
         Command::Machines => commands::machines::run(context).await,
         Command::Status => commands::status::run(context).await,
+        Command::Invite(invites) => commands::invite::run(context, &invites).await,
+        Command::Join(join) => commands::join::run(context, &join).await,
+        Command::Revoke(revoke) => commands::revoke::run(context, &revoke).await,
         #[cfg(feature = "server")]
         Command::Up => commands::up::run(context).await,
         #[cfg(feature = "server")]
@@ -81,6 +97,16 @@ async fn as_client(context: &Context, command: Command) -> Result<Exit, Failure>
         Command::Coordinator(_) | Command::Daemon(_) | Command::Engine(_) => {
             Err(Failure::new(Exit::Failed, "this verb needs a runtime of its own"))
         }
+    }
+}
+
+#[cfg(feature = "server")]
+async fn care_for_coordinator(context: &Context, verb: CoordinatorVerb) -> Result<Exit, Failure> {
+    match verb {
+        CoordinatorVerb::Backup(backup) => commands::backup::run(context, &backup).await,
+        CoordinatorVerb::Restore(restore) => commands::restore::run(context, &restore).await,
+        CoordinatorVerb::AcceptRestore(accept) => commands::restore::accept(context, &accept).await,
+        CoordinatorVerb::Install(install) => commands::install::coordinator(context, &install),
     }
 }
 

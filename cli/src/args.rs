@@ -1,14 +1,21 @@
 //! Every verb, every flag and its help text; nothing is decided here.
 
+mod access;
+mod audit;
 mod certs;
 mod contexts;
 #[cfg(feature = "server")]
 mod servers;
 
+pub use access::{Invite, InviteList, InviteRevoke, InviteRole, InviteVerb, Invites, Join, Locally, Revoke};
+pub use audit::Audit;
 pub use certs::{Certs, CertsInit, CertsIssue, CertsShow, RoleArg};
 pub use contexts::{ContextAdd, ContextRemove, ContextRename, ContextShow, ContextUse, Contexts};
 #[cfg(feature = "server")]
-pub use servers::{Coordinator, Daemon, Down, Engine, LogFormat};
+pub use servers::{
+    AcceptRestore, Coordinator, CoordinatorBackup, CoordinatorInstall, CoordinatorRestore, CoordinatorRun, CoordinatorVerb,
+    Daemon, DaemonInstall, DaemonRun, DaemonVerb, Down, Engine, Install, LogFormat,
+};
 
 use crate::{exit, output::Format, output::time::parse_span, rights};
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -118,6 +125,45 @@ Examples:
   dora-remote status --coordinator-addr 192.0.2.7:6013
 "))]
     Status,
+    /// Show who did what and when, and check that nobody has changed that
+    #[command(after_help = rights::help("audit", "\
+Examples:
+  dora-remote audit --since 2h
+  dora-remote audit --who ann --verb stop --format json
+  dora-remote audit --follow
+  dora-remote audit --verify
+
+Works from an admin's laptop and, without an identity, on the coordinator's host."))]
+    Audit(Audit),
+    /// Invite a machine or a person: prints the one command to paste there
+    #[command(after_help = rights::help("invite", "\
+Examples:
+  dora-remote invite --role daemon --name robot-7 --labels team=arm,gpu=yes
+  dora-remote invite --role operator --name ann --machines team=arm --expires 12h
+  dora-remote invite list
+  dora-remote invite revoke robot-7
+
+Whoever has the token may use it, once and until it expires. Works from an admin's laptop and, without an identity, on the
+coordinator's host."))]
+    Invite(Invites),
+    /// Use an invite: get an identity of your own, and a context with it
+    #[command(after_help = rights::help("join", "\
+Examples:
+  dora-remote join dri1-... && dora-remote daemon
+  dora-remote join token.txt --context-name lab --use
+  ssh admin@server dora-remote invite --role viewer --name ann --token-only | dora-remote join
+
+The key is made here and never leaves this machine. Trying again after a lost answer is safe."))]
+    Join(Join),
+    /// Shut a machine or a person out for good; its connections are closed
+    #[command(after_help = rights::help("revoke", "\
+Examples:
+  dora-remote revoke robot-7 --reason stolen
+  dora-remote revoke operator/ann
+  dora-remote revoke 3f:aa:09:c1:77:be:10:02:91:5d:e4:6a:b0:cc:12:f8 --yes
+
+Works from an admin's laptop and, without an identity, on the coordinator's host."))]
+    Revoke(Revoke),
     /// Make an authority, issue and show certificates
     #[command(subcommand)]
     Certs(Certs),
@@ -128,6 +174,7 @@ Examples:
     #[command(after_help = rights::help("can-i", "\
 Examples:
   dora-remote can-i stop
+  dora-remote can-i invite list
   dora-remote can-i --list
   dora-remote can-i start --identity ./ci --quiet
 
@@ -150,15 +197,16 @@ Examples:
   dora-remote down --force
 "))]
     Down(Down),
-    /// Run a coordinator
+    /// Run a coordinator, save and restore its state, install it as a service
     #[cfg(feature = "server")]
     #[command(after_help = rights::help("coordinator", "\
 Examples:
+  dora-remote coordinator --trust-domain lab.example --advertise robots.example.com
   dora-remote coordinator --authority ./authority
   dora-remote coordinator --identity ./coordinator --listen 0.0.0.0:6013 --log-format json
 "))]
     Coordinator(Coordinator),
-    /// Run the daemon of a machine; its name is the one in its certificate
+    /// Run the daemon of a machine, whose name is the one in its certificate, or install it as a service
     #[cfg(feature = "server")]
     #[command(after_help = rights::help("daemon", "\
 Examples:
@@ -233,9 +281,9 @@ pub struct Stop {
 /// Tell whether your role may use a verb.
 #[derive(Debug, Args)]
 pub struct CanI {
-    /// The verb, as it is typed
+    /// The verb, as it is typed: one word or two
     #[arg(value_name = "VERB", required_unless_present = "list", conflicts_with = "list")]
-    pub verb: Option<String>,
+    pub verb: Vec<String>,
     /// Every verb, the roles that may use it, and the requests that it makes
     #[arg(long)]
     pub list: bool,

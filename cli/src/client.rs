@@ -1,24 +1,31 @@
 //! One session with a coordinator: dial, ask, and dial again when the connection is lost while something is followed.
 //!
-//! Which requests are made, and what is shown of their answers, is decided by the commands.
+//! Which requests are made, and what is shown of their answers, is decided by the commands. The certificate is kept alive by
+//! a task of its own, see `keeper.rs`.
+
+mod keeper;
 
 use crate::{
     exit::Exit,
     failure::Failure,
     output::{Printer, progress, time::span},
+    renewal,
     target::Target,
 };
 use dora_remote_certs::{Credentials, LifeLeft, lives_left};
-use dora_remote_link::{Address, CallError, CloseCode, CloseReason, DialKind, Dialer, Feed, Peer, Speaker};
+use dora_remote_link::{Address, CallError, CloseCode, CloseReason, DialKind, Dialer, Feed, LinkError, Peer, Speaker};
 use dora_remote_protocol::{
     ids::{BootId, InstanceId},
     limits::{REDIAL_FAST, SILENCE},
+    refusal::RefusalCode,
     request::Request,
 };
+use keeper::Keeper;
 use serde::de::DeserializeOwned;
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex as StdMutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 use tokio::{sync::Mutex, time::sleep};
@@ -33,10 +40,25 @@ const GLANCE: Duration = Duration::from_secs(1);
 
 /// A session with one coordinator.
 pub struct Session {
-    dialer: Dialer,
+    shared: Arc<Shared>,
+    keeper: Keeper,
+}
+
+/// What the commands and the keeper of the certificate have in common.
+struct Shared {
     address: Address,
+    /// Directory of the identity.
+    identity: PathBuf,
+    kind: DialKind,
     printer: Printer,
+    holder: StdMutex<Holder>,
     peer: Mutex<Peer>,
+}
+
+/// With what is dialled: replaced as one when the certificate is renewed.
+struct Holder {
+    credentials: Credentials,
+    dialer: Arc<Dialer>,
 }
 
 impl Session {
@@ -46,31 +68,43 @@ impl Session {
     /// A failure with exit code 6 for an identity that cannot be used, 5 for a coordinator that does not answer, and others.
     pub async fn open(target: &Target, kind: DialKind, printer: &Printer) -> Result<Self, Failure> {
         let credentials = load_identity(target)?;
-        warn_of_end(&credentials, printer);
-        let dialer = Dialer::new(&credentials, speaker(), kind)
+        warn_of_clock(&credentials, printer);
+        let holder = Holder::of(&credentials, kind)
             .map_err(|error| Failure::new(Exit::Failed, "cannot make a connection").because(&error))?;
         let address = target.address.clone();
         let connecting = || format!("connecting to {address}");
-        let peer = progress::showing(printer, connecting, dialer.dial(&address))
+        let peer = progress::showing(printer, connecting, holder.dialer.dial(&address))
             .await
             .map_err(|error| Failure::of_dial(&address, &error))?;
-        Ok(Self {
-            dialer,
+        let shared = Arc::new(Shared {
             address,
+            identity: target.identity.clone(),
+            kind,
             printer: printer.clone(),
+            holder: StdMutex::new(holder),
             peer: Mutex::new(peer),
+        });
+        Ok(Self {
+            keeper: Keeper::start(Arc::clone(&shared)),
+            shared,
         })
     }
 
     /// Where the coordinator is.
     #[must_use]
     pub fn address(&self) -> &Address {
-        &self.address
+        &self.shared.address
+    }
+
+    /// The identity as it is now; a renewal replaces it.
+    #[must_use]
+    pub fn credentials(&self) -> Credentials {
+        self.shared.credentials()
     }
 
     /// The connection as it is now.
     pub async fn peer(&self) -> Peer {
-        self.peer.lock().await.clone()
+        self.shared.current().await
     }
 
     /// Asks and waits for the reply; `what` is what is wanted, such as ``stop `camera` ``.
@@ -80,7 +114,8 @@ impl Session {
     pub async fn call<R: Request>(&self, what: &str, request: &R, deadline: Duration) -> Result<R::Reply, Failure> {
         let peer = self.peer().await;
         let asking = peer.call(request, deadline);
-        progress::showing(&self.printer, || format!("waiting for {}", self.address), asking)
+        let waiting = || format!("waiting for {}", self.shared.address);
+        progress::showing(&self.shared.printer, waiting, asking)
             .await
             .map_err(|error| Failure::of_call(what, &error))
     }
@@ -94,42 +129,106 @@ impl Session {
         Ok(welcome.map_err(|error| Failure::of_call("connect", &error))?.time_unix_ms)
     }
 
+    /// Whether a new connection may help against what ended a feed on `lost`: against the end of its certificate too, once
+    /// that was renewed, by this process or another one.
+    pub async fn may_return(&self, lost: &Peer, error: &CallError) -> bool {
+        if is_lost(error) {
+            return true;
+        }
+        is_lapse(error) && (self.peer().await.id() != lost.id() || self.shared.take_successor().await)
+    }
+
     /// Gives a connection that stands, after `lost` was lost. Dials for [`RETURN_DEADLINE`]; of several that ask, one dials.
     ///
     /// # Errors
     /// The last failure when the time is over, or at once one that no further dial can heal.
-    pub async fn renew(&self, lost: &Peer) -> Result<Peer, Failure> {
-        let mut current = self.peer.lock().await;
+    pub async fn reconnect(&self, lost: &Peer) -> Result<Peer, Failure> {
+        let shared = &self.shared;
+        let mut current = shared.peer.lock().await;
         if current.id() != lost.id() && !current.is_closed() {
             return Ok(current.clone());
         }
-        self.printer
-            .note(&format!("the connection to {} was lost; connecting again", self.address));
+        shared
+            .printer
+            .note(&format!("the connection to {} was lost; connecting again", shared.address));
         lost.close(CloseCode::Superseded, "");
         let began = Instant::now();
         loop {
-            match self.dial_and_greet().await {
+            match shared.dial_and_greet().await {
                 Ok(peer) => {
-                    self.printer.note(&format!("connected again after {}", span(began.elapsed())));
+                    shared
+                        .printer
+                        .note(&format!("connected again after {}", span(began.elapsed())));
                     *current = peer.clone();
                     return Ok(peer);
                 }
+                Err(failure) if failure.exit == Exit::Certificate && shared.take_successor().await => {}
                 Err(failure) if !is_passing(&failure) || began.elapsed() >= RETURN_DEADLINE => return Err(failure),
                 Err(_) => sleep(REDIAL_FAST).await,
             }
         }
     }
 
-    /// Ends the session in an orderly way.
+    /// Ends the session in an orderly way, after a renewal that is under way.
     pub async fn close(self) {
-        self.peer.into_inner().close_and_flush(CloseCode::Done, "").await;
+        self.keeper.finish().await;
+        self.shared.current().await.close_and_flush(CloseCode::Done, "").await;
+    }
+}
+
+impl Shared {
+    fn credentials(&self) -> Credentials {
+        self.holder().credentials.clone()
+    }
+
+    async fn current(&self) -> Peer {
+        self.peer.lock().await.clone()
+    }
+
+    /// Dials with these credentials from now on.
+    fn replace(&self, fresh: &Credentials) -> Result<(), LinkError> {
+        let fresh = Holder::of(fresh, self.kind)?;
+        *self.holder() = fresh;
+        Ok(())
+    }
+
+    /// Dials with these credentials from now on, and moves what follows over before the old certificate ends: nobody has told
+    /// the coordinator on the present connection that there is a new one.
+    async fn adopt(&self, fresh: &Credentials) -> Result<(), Failure> {
+        self.replace(fresh).map_err(renewal::RenewalError::from)?;
+        if self.kind != DialKind::Command {
+            let peer = self.dial_and_greet().await?;
+            *self.peer.lock().await = peer;
+        }
+        Ok(())
+    }
+
+    /// Takes over credentials that another process has saved meanwhile; false when there are none.
+    async fn take_successor(&self) -> bool {
+        let (dir, held) = (self.identity.clone(), self.credentials());
+        let found = tokio::task::spawn_blocking(move || renewal::successor(&dir, &held)).await;
+        matches!(found, Ok(Some(fresh)) if self.replace(&fresh).is_ok())
     }
 
     async fn dial_and_greet(&self) -> Result<Peer, Failure> {
-        let dialled = self.dialer.dial(&self.address).await;
+        let dialer = Arc::clone(&self.holder().dialer);
+        let dialled = dialer.dial(&self.address).await;
         let peer = dialled.map_err(|error| Failure::of_dial(&self.address, &error))?;
         peer.welcome().await.map_err(|error| Failure::of_call("connect", &error))?;
         Ok(peer)
+    }
+
+    fn holder(&self) -> std::sync::MutexGuard<'_, Holder> {
+        self.holder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Holder {
+    fn of(credentials: &Credentials, kind: DialKind) -> Result<Self, LinkError> {
+        Ok(Self {
+            dialer: Arc::new(Dialer::new(credentials, speaker(), kind)?),
+            credentials: credentials.clone(),
+        })
     }
 }
 
@@ -152,9 +251,17 @@ pub async fn next_heard<I: DeserializeOwned>(feed: &mut Feed<I>) -> Result<Optio
     }
 }
 
+/// Whether a feed was ended by the end of the certificate of its connection.
+fn is_lapse(error: &CallError) -> bool {
+    match error {
+        CallError::Lost(reason) => reason.code() == Some(CloseCode::CertificateLapsed),
+        CallError::Refused(refusal) => refusal.code == RefusalCode::CertificateLapsed,
+        _ => false,
+    }
+}
+
 /// Whether a new connection may help against what ended a feed.
-#[must_use]
-pub fn is_lost(error: &CallError) -> bool {
+fn is_lost(error: &CallError) -> bool {
     match error {
         CallError::Lost(_) | CallError::TimedOut { .. } => {
             matches!(crate::exit::of_call(error), Exit::Unreachable | Exit::Timeout)
@@ -185,6 +292,13 @@ pub fn load_identity_in(dir: &Path) -> Result<Credentials, Failure> {
         Failure::of_certificates(&format!("use the identity in {}", dir.display()), &error)
             .hint("name another directory with `--identity DIR` or DORA_REMOTE_IDENTITY")
     })
+}
+
+/// Warns of a certificate that begins only later; one that ends soon is renewed.
+fn warn_of_clock(credentials: &Credentials, printer: &Printer) {
+    if let LifeLeft::NotBegun(_) = lives_left(credentials.certificate(), SystemTime::now()) {
+        warn_of_end(credentials, printer);
+    }
 }
 
 /// Warns of a certificate that ends soon; one that has ended is a failure of the dial.

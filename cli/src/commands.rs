@@ -1,6 +1,9 @@
 //! The verbs: each asks the coordinator or works on this machine, and hands a value to the output.
 
 pub mod attach;
+pub mod audit;
+#[cfg(feature = "server")]
+pub mod backup;
 pub mod can_i;
 pub mod certs;
 pub mod confirm;
@@ -14,11 +17,19 @@ pub mod down;
 #[cfg(feature = "server")]
 pub mod engine;
 pub mod follow;
+pub mod identities;
+#[cfg(feature = "server")]
+pub mod install;
+pub mod invite;
+pub mod join;
 pub mod launch;
 pub mod list;
 pub mod logs;
 pub mod machines;
 pub mod outcome;
+#[cfg(feature = "server")]
+pub mod restore;
+pub mod revoke;
 pub mod start;
 pub mod status;
 pub mod stop;
@@ -64,6 +75,15 @@ impl Context {
     /// A failure when none is named.
     pub fn target(&self) -> Result<target::Target, Failure> {
         target::resolve(&self.given, &places::process_env)
+    }
+
+    /// The coordinator and the identity that a daemon means, which may have been told neither.
+    ///
+    /// # Errors
+    /// A failure when none is named and none was joined, or several were.
+    #[cfg(feature = "server")]
+    pub fn target_of_daemon(&self) -> Result<target::Target, Failure> {
+        target::resolve_for_daemon(&self.given, &places::process_env)
     }
 
     /// Tells a person who looks which coordinator is meant; programs are told nothing.

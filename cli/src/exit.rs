@@ -178,7 +178,7 @@ pub fn of_close(reason: &CloseReason) -> Exit {
         CloseReason::Silence | CloseReason::PeerRestarted | CloseReason::Transport(_) => Exit::Unreachable,
         CloseReason::ByUs { code, .. } | CloseReason::ByPeer { code, .. } => match code {
             CloseCode::Revoked | CloseCode::CertificateLapsed => Exit::Certificate,
-            CloseCode::ShuttingDown | CloseCode::Done | CloseCode::Unanswered => Exit::Unreachable,
+            CloseCode::ShuttingDown | CloseCode::Done | CloseCode::Unanswered | CloseCode::TimeOver => Exit::Unreachable,
             CloseCode::Refused | CloseCode::Superseded | CloseCode::ProtocolError | CloseCode::Unknown(_) => Exit::Failed,
         },
     }

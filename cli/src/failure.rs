@@ -4,7 +4,7 @@
 
 use crate::{exit, exit::Exit, output::OutputError};
 use dora_remote_certs::CertError;
-use dora_remote_link::{Address, CallError, DialError};
+use dora_remote_link::{Address, CallError, CloseCode, DialError};
 use dora_remote_protocol::refusal::{Changed, Refusal};
 use std::error::Error;
 
@@ -115,6 +115,7 @@ impl Failure {
             CallError::Refused(refusal) => Self::of_refusal(refusal),
             CallError::HelloRefused(refusal) => Self::of_refusal(refusal).changed(Changed::Nothing),
             CallError::PeerRefusedUs { .. } => plain().hint(NEW_CERTIFICATE).changed(Changed::Nothing),
+            CallError::Lost(reason) if reason.code() == Some(CloseCode::Revoked) => plain().hint(ASK_WHY),
             CallError::Lost(_) if exit == Exit::Certificate => plain().hint(NEW_CERTIFICATE),
             CallError::Lost(_) => plain().hint("try again").changed(Changed::Unknown),
             CallError::TimedOut { .. } => plain().changed(Changed::Unknown),
@@ -186,8 +187,11 @@ pub fn chain(error: &(dyn Error + 'static)) -> Vec<String> {
     texts
 }
 
-const NEW_CERTIFICATE: &str = "`dora-remote certs show DIR` shows your certificate; \
-    a new one comes from `dora-remote certs issue` where the authority is kept";
+/// What helps against a certificate that is not let in.
+const NEW_CERTIFICATE: &str = "`dora-remote certs show` shows your certificate; ask an admin for an invite \
+    (`dora-remote invite`), and `dora-remote join` with it";
+/// What helps those who were shut out, which is little.
+const ASK_WHY: &str = "you were shut out for good; ask an admin why, and for an invite under another name";
 
 #[cfg(test)]
 mod tests {

@@ -3,6 +3,7 @@
 //! Standard output carries data and nothing else, standard error what people want to know besides. What a command wants
 //! shown arrives as a value; tables, colours and JSON are made here and below.
 
+pub mod audit;
 pub mod json;
 pub mod lines;
 pub mod progress;

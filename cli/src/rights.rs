@@ -4,7 +4,9 @@
 //! decides besides (revoked, limited to some machines) is known to it alone.
 
 use dora_remote_protocol::{
-    cli_to_coordinator as cli, coordinator_to_daemon as order, daemon_to_coordinator as report, identity::Role, request::Request,
+    access, audit, backup, cli_to_coordinator as cli, coordinator_to_daemon as order, daemon_to_coordinator as report,
+    identity::{Role, RoleSet},
+    request::Request,
     verbs::TABLE,
 };
 
@@ -16,6 +18,21 @@ pub struct Needs {
     /// Names of its requests; none for a verb that asks no coordinator.
     pub requests: &'static [&'static str],
 }
+
+/// Verbs that can also be used without any certificate, through the admin socket of the coordinator's host.
+const LOCAL: &[&str] = &[
+    "audit",
+    "invite",
+    "invite list",
+    "invite revoke",
+    "revoke",
+    "certs show --all",
+    "coordinator backup",
+    "coordinator accept-restore",
+];
+
+/// Who may use a verb that no role allows: what lets them in is an invite.
+pub const INVITED: &str = "the holder of an invite";
 
 /// Every verb of the command line, in the order of the help.
 pub const VERBS: &[Needs] = &[
@@ -50,8 +67,36 @@ pub const VERBS: &[Needs] = &[
         requests: &[cli::GetStatus::NAME],
     },
     Needs {
+        verb: "audit",
+        requests: &[audit::ReadAudit::NAME, audit::ListWitnesses::NAME],
+    },
+    Needs {
+        verb: "invite",
+        requests: &[access::CreateInvite::NAME],
+    },
+    Needs {
+        verb: "invite list",
+        requests: &[access::ListInvites::NAME],
+    },
+    Needs {
+        verb: "invite revoke",
+        requests: &[access::RevokeInvite::NAME],
+    },
+    Needs {
+        verb: "join",
+        requests: &[access::Join::NAME],
+    },
+    Needs {
+        verb: "revoke",
+        requests: &[access::Revoke::NAME],
+    },
+    Needs {
         verb: "certs",
         requests: &[],
+    },
+    Needs {
+        verb: "certs show --all",
+        requests: &[access::ListIdentities::NAME],
     },
     Needs {
         verb: "context",
@@ -78,7 +123,19 @@ pub const VERBS: &[Needs] = &[
             order::ReleaseBarrier::NAME,
             order::StopRun::NAME,
             order::ForgetRun::NAME,
+            order::KeepHead::NAME,
+            order::KeepRevocations::NAME,
+            order::ShowHeads::NAME,
+            order::Ping::NAME,
         ],
+    },
+    Needs {
+        verb: "coordinator backup",
+        requests: &[backup::ReadBackup::NAME],
+    },
+    Needs {
+        verb: "coordinator accept-restore",
+        requests: &[access::AcceptRestore::NAME],
     },
     Needs {
         verb: "daemon",
@@ -88,6 +145,7 @@ pub const VERBS: &[Needs] = &[
             report::ReportEvents::NAME,
             report::ShipLogs::NAME,
             report::FetchBundle::NAME,
+            access::Renew::NAME,
         ],
     },
 ];
@@ -110,6 +168,19 @@ impl Needs {
     #[must_use]
     pub fn roles(self) -> Vec<Role> {
         Role::ALL.into_iter().filter(|role| self.allow(*role)).collect()
+    }
+
+    /// Whether it is for those who hold an invite, whatever their role.
+    #[must_use]
+    pub fn is_for_invited(self) -> bool {
+        let is_nobodys = |request: &&str| TABLE.iter().any(|row| row.name == *request && row.may_ask == RoleSet::NOBODY);
+        self.needs_role() && self.requests.iter().all(is_nobodys)
+    }
+
+    /// Whether the admin socket of the coordinator's host lets its user do without a role.
+    #[must_use]
+    pub fn is_local(self) -> bool {
+        LOCAL.contains(&self.verb)
     }
 
     /// Whether it asks a coordinator, or is asked by one.
@@ -145,6 +216,11 @@ pub fn help(verb: &str, text: &str) -> String {
 #[must_use]
 pub fn sentence(verb: &str) -> String {
     match Needs::of(verb) {
+        Some(needs) if needs.is_for_invited() => "Needs an invite, and no role.".to_owned(),
+        Some(needs) if needs.is_local() => {
+            let roles = any_of(&needs.roles());
+            format!("Needs the role {roles}, or the admin socket on the coordinator's host.")
+        }
         Some(needs) if needs.needs_role() => format!("Needs the role {}.", any_of(&needs.roles())),
         _ => "Needs no role.".to_owned(),
     }
@@ -185,7 +261,8 @@ mod tests {
             for request in needs.requests {
                 assert!(TABLE.iter().any(|row| row.name == *request), "{request} of {}", needs.verb);
             }
-            assert!(!needs.roles().is_empty(), "nobody may use {}", needs.verb);
+            let has_some = !needs.roles().is_empty();
+            assert!(has_some != needs.is_for_invited(), "who may use {}?", needs.verb);
         }
         for request in requests_without_verb() {
             assert!(TABLE.iter().any(|row| row.name == request.verb));
@@ -199,12 +276,25 @@ mod tests {
         assert_eq!(sentence("daemon"), "Needs the role daemon.");
         assert_eq!(sentence("coordinator"), "Needs the role coordinator.");
         assert_eq!(sentence("up"), "Needs no role.");
+        assert_eq!(sentence("join"), "Needs an invite, and no role.");
+        assert_eq!(
+            sentence("revoke"),
+            "Needs the role admin, or the admin socket on the coordinator's host."
+        );
         for verb in Cli::command()
             .get_subcommands()
             .filter(|verb| !verb.has_subcommands() && !verb.is_hide_set())
         {
             let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains(&sentence(verb.get_name())), "{}: {help}", verb.get_name());
+        }
+    }
+
+    #[test]
+    fn what_goes_through_the_admin_socket_is_for_admins_elsewhere() {
+        for verb in LOCAL {
+            let needs = Needs::of(verb).expect("a verb");
+            assert_eq!(needs.roles(), [Role::Admin], "{verb}");
         }
     }
 

@@ -69,20 +69,32 @@ struct Found {
 /// # Errors
 /// A failure when no coordinator is named, what is named is no address, or the context does not exist or cannot be read.
 pub fn resolve(given: &Given, env: Env<'_>) -> Result<Target, Failure> {
+    resolve_if_named(given, env)?.ok_or_else(|| {
+        Failure::usage("no coordinator is named").hint(
+            "use `--coordinator-addr HOST[:PORT]` or set DORA_REMOTE_ADDR; `dora-remote join` knows it from an invite, and \
+             `dora-remote up` starts one on this machine",
+        )
+    })
+}
+
+/// As [`resolve`]; none when no coordinator is named.
+///
+/// # Errors
+/// Those of [`resolve`] but that none is named.
+pub fn resolve_if_named(given: &Given, env: Env<'_>) -> Result<Option<Target>, Failure> {
     let found = find(given, env)?;
-    let address = found.address.ok_or_else(|| {
-        Failure::usage("no coordinator is named")
-            .hint("use `--coordinator-addr HOST[:PORT]` or set DORA_REMOTE_ADDR; `dora-remote up` starts one on this machine")
-    })?;
+    let Some(address) = found.address else {
+        return Ok(None);
+    };
     let (context, entry) = found.context.unzip();
     let (machine, of_context) = entry.map(|entry| (entry.machine, entry.coordinator_addr)).unzip();
-    Ok(Target {
+    Ok(Some(Target {
         set_aside: of_context.filter(|of_context| *of_context != address && given.address.is_none()),
         address,
         identity: found.identity,
         context,
         machine: machine.flatten(),
-    })
+    }))
 }
 
 /// Decides which identity is meant, whether or not a coordinator is named.
@@ -236,5 +248,10 @@ fn names_port(text: &str) -> bool {
     }
 }
 
+#[cfg(feature = "server")]
+mod daemon;
 #[cfg(test)]
 mod tests;
+
+#[cfg(feature = "server")]
+pub use daemon::resolve_for_daemon;

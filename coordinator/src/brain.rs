@@ -4,17 +4,23 @@
 //! the keeper's word. What each event means to machines and dataflows stands in `brain/`.
 
 mod dataflows;
+mod joins;
 mod machines;
 mod orders;
 mod starts;
+#[cfg(test)]
+mod tests;
 
 use crate::{
+    asker::Asker,
     bundles::Bundles,
     dataflow::{
         machine::{Command, Input, Life},
+        record::Record,
+        sight::Sight,
         table::Table,
     },
-    event::{BrainHandle, Event, News, Reply},
+    event::{Admitted, BrainHandle, Event, News, Reply},
     logs::hub::Hub,
     machines::Machines,
     moment::Moment,
@@ -24,15 +30,14 @@ use crate::{
         Changes, Stored,
         keeper::{Keeper, Ticket},
     },
+    view::ViewHandle,
 };
 use dora_remote_link::{Peer, Tasks};
 use dora_remote_protocol::{
-    cli_to_coordinator::DataflowStopped,
-    daemon_to_coordinator::{EventsAcked, Joined},
-    dataflow::DataflowEvent,
-    ids::DataflowId,
+    cli_to_coordinator::DataflowStopped, daemon_to_coordinator::EventsAcked, dataflow::DataflowEvent, ids::DataflowId,
     name::MachineName,
 };
+use joins::Newcomer;
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
@@ -49,6 +54,8 @@ pub(crate) struct Brain {
     table: Table,
     machines: Machines,
     connections: BTreeMap<MachineName, Connection>,
+    /// Daemons that wait until the machine in use was asked whether it is still there.
+    probes: BTreeMap<MachineName, Vec<Newcomer>>,
     feeds: BTreeMap<DataflowId, broadcast::Sender<Arc<News>>>,
     stops: Vec<StopWaiter>,
     /// Ended dataflows whose last log lines are waited for, and since when.
@@ -62,6 +69,8 @@ pub(crate) struct Brain {
     keeper: Keeper,
     hub: Hub,
     bundles: Bundles,
+    /// What the records say of machines and of who asks.
+    view: ViewHandle,
     tasks: Tasks,
     /// For the tasks that speak for machines.
     handle: BrainHandle,
@@ -71,7 +80,8 @@ pub(crate) struct Brain {
 /// The connection over which a machine is used.
 struct Connection {
     peer: Peer,
-    outbox: Outbox,
+    /// None until the joining is stored.
+    outbox: Option<Outbox>,
 }
 
 /// Somebody who waits for the end of a dataflow.
@@ -94,8 +104,8 @@ enum After {
     Joined {
         machine: MachineName,
         peer: Peer,
-        joined: Joined,
-        reply: Reply<Joined>,
+        joined: Admitted,
+        reply: Reply<Admitted>,
     },
 }
 
@@ -105,6 +115,7 @@ pub(crate) struct Parts {
     pub(crate) keeper: Keeper,
     pub(crate) hub: Hub,
     pub(crate) bundles: Bundles,
+    pub(crate) view: ViewHandle,
     pub(crate) tasks: Tasks,
     pub(crate) handle: BrainHandle,
 }
@@ -136,6 +147,7 @@ impl Brain {
             table,
             machines: Machines::restored(parts.stored.machines, now),
             connections: BTreeMap::new(),
+            probes: BTreeMap::new(),
             feeds,
             stops: Vec::new(),
             log_ends,
@@ -146,6 +158,7 @@ impl Brain {
             keeper: parts.keeper,
             hub: parts.hub,
             bundles: parts.bundles,
+            view: parts.view,
             tasks: parts.tasks,
             handle: parts.handle,
             last_sweep: now.steady,
@@ -187,7 +200,12 @@ impl Brain {
     fn handle_event(&mut self, event: Event) {
         let now = Moment::now();
         match event {
-            Event::Join { peer, request, reply } => self.join(peer, *request, reply, now),
+            Event::Join { peer, request, reply } => self.join(Newcomer { peer, request, reply }, now),
+            Event::Probed {
+                machine,
+                connection,
+                is_there,
+            } => self.probed(&machine, connection, is_there, now),
             Event::Heard {
                 machine,
                 connection,
@@ -203,7 +221,7 @@ impl Brain {
                 events,
                 reply,
             } => self.reported(&machine, connection, events, reply, now),
-            Event::Left { machine, connection } => self.left(&machine, connection),
+            Event::Left { machine, connection } => self.left(&machine, connection, now),
             Event::Answered {
                 machine,
                 connection,
@@ -211,27 +229,39 @@ impl Brain {
                 order,
                 outcome,
             } => self.answered(machine, connection, dataflow, order, outcome, now),
-            Event::Start { by, request, reply } => {
-                drop(reply.send(self.start(by, *request, now)));
+            Event::Start { asker, request, reply } => {
+                drop(reply.send(self.start(asker, *request, now)));
             }
             Event::Stop {
-                by,
+                asker,
                 dataflow,
                 grace_ms,
                 force,
                 reply,
-            } => self.stop(by, &dataflow, grace_ms, force, reply, now),
-            Event::Watch { dataflow, reply } => {
-                drop(reply.send(self.table.find(&dataflow).and_then(|id| self.subscribe(id))));
+            } => self.stop(&asker, &dataflow, grace_ms, force, reply, now),
+            Event::Watch { asker, dataflow, reply } => {
+                let found = self.table.find(&dataflow, &self.sight(&asker));
+                drop(reply.send(found.and_then(|id| self.subscribe(id))));
             }
-            Event::Find { dataflow, reply } => drop(reply.send(self.table.find(&dataflow))),
-            Event::List { reply } => {
-                drop(reply.send(Ok(self.table.iter().map(|life| life.record().summary()).collect())));
+            Event::Find { asker, dataflow, reply } => {
+                drop(reply.send(self.table.find(&dataflow, &self.sight(&asker))));
             }
-            Event::Machines { reply } => drop(reply.send(Ok(self.machine_summaries()))),
+            Event::List { asker, reply } => {
+                let sight = self.sight(&asker);
+                let seen = self.table.iter().map(Life::record).filter(|record| sight.has(record));
+                drop(reply.send(Ok(seen.map(Record::summary).collect())));
+            }
+            Event::Machines { asker, reply } => {
+                drop(reply.send(Ok(self.machine_summaries(&self.sight(&asker), now))));
+            }
             Event::Count { reply } => drop(reply.send(Ok(self.counts()))),
             Event::MayFetch { machine, hash, reply } => drop(reply.send(self.may_fetch(&machine, hash))),
         }
+    }
+
+    /// What an asker may see and use now.
+    fn sight(&self, asker: &Asker) -> Sight {
+        Sight::of(self.view.get(), asker)
     }
 
     /// Lets something happen to a dataflow, and carries out what follows.

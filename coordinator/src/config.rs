@@ -1,16 +1,24 @@
 //! What a coordinator is told: a TOML file and flags become one checked [`CoordinatorConfig`]. Flags beat the file.
 
-use dora_remote_protocol::{limits::DEFAULT_PORT, name::Name};
+mod lives;
+
+pub use lives::{Lives, LivesOptions, Span, SpanError};
+
+use dora_remote_certs::{Clock, SystemClock};
+use dora_remote_link::Address;
+use dora_remote_protocol::{identity::TrustDomain, invite::MAX_INVITE_ADDRESSES, limits::DEFAULT_PORT, name::Name};
 use serde::Deserialize;
 use std::{
     fs, io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 use thiserror::Error;
 
 /// Everything that a coordinator needs to know.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct CoordinatorConfig {
     /// Where to listen; `[::]` takes IPv4 too.
     pub listen: SocketAddr,
@@ -24,6 +32,14 @@ pub struct CoordinatorConfig {
     pub log_bytes_per_dataflow: u64,
     /// Bytes of uploaded bundles in all.
     pub bundle_bytes: u64,
+    /// Addresses that invites name, in the order of trying: `HOST` or `HOST:PORT`, at most [`MAX_INVITE_ADDRESSES`].
+    pub advertise: Vec<String>,
+    /// How long the certificates live that it issues.
+    pub lives: Lives,
+    /// How long after the end of its certificate a daemon may still renew it.
+    pub renew_window: Duration,
+    /// The time by which certificates are judged and issued, and which records carry.
+    pub clock: Arc<dyn Clock>,
 }
 
 /// Where a coordinator's certificate comes from.
@@ -35,6 +51,8 @@ pub enum IdentitySource {
         dir: PathBuf,
         /// Name in the certificate.
         name: Name,
+        /// When the folder does not exist, an authority for this trust domain is made there.
+        trust_domain: Option<TrustDomain>,
     },
     /// The certificate was issued elsewhere and lies in this folder; it is read again before it ends.
     Credentials(PathBuf),
@@ -60,6 +78,15 @@ pub struct Options {
     pub log_bytes_per_dataflow: Option<u64>,
     /// See [`CoordinatorConfig::bundle_bytes`]; 1 GiB when absent.
     pub bundle_bytes: Option<u64>,
+    /// See [`CoordinatorConfig::advertise`]; none when absent.
+    pub advertise: Option<Vec<String>>,
+    /// Trust domain of the authority that is made when the folder of [`Self::authority_dir`] does not exist; none is when absent.
+    pub trust_domain: Option<TrustDomain>,
+    /// See [`CoordinatorConfig::lives`].
+    #[serde(default)]
+    pub lives: LivesOptions,
+    /// See [`CoordinatorConfig::renew_window`]; ten years when absent.
+    pub renew_window: Option<Span>,
 }
 
 impl Options {
@@ -95,20 +122,28 @@ impl Options {
             log_bytes: self.log_bytes.or(others.log_bytes),
             log_bytes_per_dataflow: self.log_bytes_per_dataflow.or(others.log_bytes_per_dataflow),
             bundle_bytes: self.bundle_bytes.or(others.bundle_bytes),
+            advertise: self.advertise.or(others.advertise),
+            trust_domain: self.trust_domain.or(others.trust_domain),
+            lives: self.lives.over(others.lives),
+            renew_window: self.renew_window.or(others.renew_window),
         }
     }
 
     /// Checks the settings and fills in what they leave open.
     ///
     /// # Errors
-    /// [`ConfigError::Missing`] or [`ConfigError::Contradiction`].
+    /// [`ConfigError::Missing`], [`ConfigError::Contradiction`] or [`ConfigError::Bad`].
     pub fn checked(self) -> Result<CoordinatorConfig, ConfigError> {
         let name = match self.name {
             Some(name) => name,
             None => "coordinator".parse().map_err(|_| ConfigError::Missing { key: "name" })?,
         };
         let identity = match (self.authority_dir, self.credentials_dir) {
-            (Some(dir), None) => IdentitySource::Authority { dir, name },
+            (Some(dir), None) => IdentitySource::Authority {
+                dir,
+                name,
+                trust_domain: self.trust_domain,
+            },
             (None, Some(dir)) => IdentitySource::Credentials(dir),
             (None, None) => return Err(ConfigError::Missing { key: "authority-dir" }),
             (Some(_), Some(_)) => {
@@ -127,8 +162,33 @@ impl Options {
             log_bytes: self.log_bytes.unwrap_or(4 << 30),
             log_bytes_per_dataflow: self.log_bytes_per_dataflow.unwrap_or(512 << 20),
             bundle_bytes: self.bundle_bytes.unwrap_or(1 << 30),
+            advertise: addresses(self.advertise.unwrap_or_default())?,
+            lives: self.lives.checked()?,
+            renew_window: self.renew_window.map_or(RENEW_WINDOW, |span| span.0),
+            clock: Arc::new(SystemClock),
         })
     }
+}
+
+/// Checks addresses that invites are to name, and writes each with its port.
+fn addresses(texts: Vec<String>) -> Result<Vec<String>, ConfigError> {
+    let bad = |reason: String| ConfigError::Bad {
+        key: "advertise",
+        reason,
+    };
+    if texts.len() > MAX_INVITE_ADDRESSES {
+        return Err(bad(format!(
+            "an invite names at most {MAX_INVITE_ADDRESSES} addresses, and {} are given",
+            texts.len()
+        )));
+    }
+    texts
+        .iter()
+        .map(|text| match text.parse::<Address>() {
+            Ok(address) => Ok(address.to_string()),
+            Err(error) => Err(bad(error.to_string())),
+        })
+        .collect()
 }
 
 /// Why settings are not good.
@@ -166,11 +226,24 @@ pub enum ConfigError {
         /// The other one.
         second: &'static str,
     },
+    /// A setting has a value that cannot be used.
+    #[error("`{key}` cannot be used: {reason}")]
+    Bad {
+        /// Which one.
+        key: &'static str,
+        /// Why not.
+        reason: String,
+    },
 }
+
+/// How long after the end of its certificate a daemon may renew it unless somebody says otherwise: ten years, as long as a root lives,
+/// so that a robot that lay in a box for a year comes back by itself.
+const RENEW_WINDOW: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dora_remote_protocol::identity::Role;
 
     #[test]
     fn flags_beat_the_file_and_the_rest_has_defaults() {
@@ -214,6 +287,39 @@ mod tests {
             Err(ConfigError::Contradiction { .. })
         ));
         assert!(matches!(Options::default().checked(), Err(ConfigError::Missing { .. })));
+    }
+
+    #[test]
+    fn addresses_and_lives_come_from_the_file_and_are_bounded() {
+        let text = "state-dir = \"/a\"\nauthority-dir = \"/b\"\nadvertise = [\"robots.example\", \"[2001:db8::7]:7000\"]\n\
+                    trust-domain = \"lab\"\nrenew-window = \"30d\"\n[lives]\ndaemon = \"12h\"\n";
+        let config = read(text).unwrap().checked().unwrap();
+        assert_eq!(config.advertise, ["robots.example:6013", "[2001:db8::7]:7000"]);
+        assert_eq!(config.lives.of(Role::Daemon), Duration::from_secs(12 * 3600));
+        assert_eq!(config.lives.of(Role::Admin), Duration::from_secs(30 * 24 * 3600));
+        assert_eq!(config.renew_window, Duration::from_secs(30 * 24 * 3600));
+        let bad = |options: Options| match options.checked() {
+            Err(ConfigError::Bad { key, reason }) => (key, reason),
+            other => panic!("{other:?}"),
+        };
+        let base = Options {
+            state_dir: Some("/a".into()),
+            authority_dir: Some("/b".into()),
+            ..Options::default()
+        };
+        let (key, reason) = bad(Options {
+            advertise: Some(vec!["a b".to_owned()]),
+            ..base.clone()
+        });
+        assert_eq!((key, reason.contains("a b")), ("advertise", true), "{reason}");
+        let lives = LivesOptions {
+            operator: "2s".parse().ok(),
+            ..LivesOptions::default()
+        };
+        let (key, reason) = bad(Options { lives, ..base });
+        assert_eq!((key, reason.contains("operator")), ("lives", true), "{reason}");
+        let error = read("renew-window = \"soon\"\n").unwrap_err().to_string();
+        assert!(error.contains("config.toml:1: ") && error.contains("`soon`"), "{error}");
     }
 
     fn read(text: &str) -> Result<Options, ConfigError> {

@@ -3,6 +3,7 @@
 pub(crate) mod machine;
 pub(crate) mod placement;
 pub(crate) mod record;
+pub(crate) mod sight;
 pub(crate) mod table;
 
 #[cfg(test)]

@@ -2,7 +2,10 @@
 //!
 //! The queue is bounded. When it is full, askers wait, each within its own deadline: the brain is never told faster than it thinks.
 
-use crate::dataflow::machine::{OrderKind, Outcome};
+use crate::{
+    asker::Asker,
+    dataflow::machine::{OrderKind, Outcome},
+};
 use dora_remote_link::Peer;
 use dora_remote_protocol::{
     cli_to_coordinator::{DataflowStopped, StartDataflow},
@@ -26,7 +29,13 @@ pub(crate) enum Event {
     Join {
         peer: Peer,
         request: Box<JoinMachine>,
-        reply: Reply<Joined>,
+        reply: Reply<Admitted>,
+    },
+    /// A machine was asked whether it is still there, because another one wants its place.
+    Probed {
+        machine: MachineName,
+        connection: u64,
+        is_there: bool,
     },
     /// A daemon says that it is alive.
     Heard {
@@ -54,13 +63,13 @@ pub(crate) enum Event {
     },
     /// Somebody wants a dataflow started.
     Start {
-        by: String,
+        asker: Asker,
         request: Box<StartDataflow>,
         reply: Reply<Subscription>,
     },
     /// Somebody wants a dataflow stopped.
     Stop {
-        by: String,
+        asker: Asker,
         dataflow: DataflowRef,
         grace_ms: Option<u64>,
         force: bool,
@@ -68,18 +77,26 @@ pub(crate) enum Event {
     },
     /// Somebody wants to hear of a dataflow.
     Watch {
+        asker: Asker,
         dataflow: DataflowRef,
         reply: Reply<Subscription>,
     },
     /// Somebody names a dataflow.
     Find {
+        asker: Asker,
         dataflow: DataflowRef,
         reply: Reply<DataflowId>,
     },
-    /// Somebody wants to know of all dataflows.
-    List { reply: Reply<Vec<DataflowSummary>> },
-    /// Somebody wants to know of all machines.
-    Machines { reply: Reply<Vec<MachineSummary>> },
+    /// Somebody wants to know of all dataflows that concern it.
+    List {
+        asker: Asker,
+        reply: Reply<Vec<DataflowSummary>>,
+    },
+    /// Somebody wants to know of all machines that concern it.
+    Machines {
+        asker: Asker,
+        reply: Reply<Vec<MachineSummary>>,
+    },
     /// Somebody wants numbers.
     Count { reply: Reply<Counts> },
     /// A daemon wants an archive.
@@ -88,6 +105,18 @@ pub(crate) enum Event {
         hash: BundleHash,
         reply: Reply<()>,
     },
+}
+
+/// What came of the wish of a daemon that its machine be used.
+#[derive(Debug)]
+pub(crate) enum Admitted {
+    Joined {
+        joined: Joined,
+        /// Whether no machine of that name was known before.
+        is_new: bool,
+    },
+    /// It is refused as before, which is neither news nor worth a record.
+    StillRefused(Refusal),
 }
 
 /// How many there are.

@@ -7,10 +7,13 @@
 //! - `brain`: the one loop that owns the truth; it carries out what the pure parts decide;
 //! - `dataflow`, `machines`, `recover`: the pure parts: lives of dataflows, placement, liveness, reconciliation;
 //! - `outbox`: orders on their way to machines;
+//! - `registry`, `roster`, `identity`: who may come in, who is there, and who the coordinator itself is;
 //! - `store`, `logs`, `bundles`: what is kept on disk, each behind threads of its own.
 
-#[allow(dead_code, reason = "its users are being built")]
+mod admin_socket;
 mod asker;
+mod audit;
+mod backup;
 mod brain;
 mod bundles;
 pub mod config;
@@ -21,29 +24,43 @@ mod identity;
 mod logs;
 mod machines;
 mod moment;
+mod out;
 mod outbox;
 mod recover;
+mod registry;
+mod roster;
 mod store;
-#[allow(dead_code, reason = "its users are being built")]
 mod view;
 
+pub use admin_socket::AdminSocketError;
+pub use backup::{ArchiveError, RestoreError, RestoreReport, restore};
 pub use config::{ConfigError, CoordinatorConfig, IdentitySource, Options};
 pub use store::StoreError;
 
+use admin_socket::AdminSocket;
+use audit::{AuditHandle, signer::Signer, witnesses::Witnesses};
+use backup::{
+    Backups,
+    records::{self, Records},
+};
 use brain::{Brain, Parts};
 use bundles::Bundles;
-use dora_remote_certs::{AdmissionSnapshot, CertError, Credentials, SystemClock};
-use dora_remote_link::{AcceptOptions, Acceptor, CloseReason, EndpointSecrets, LinkError, Peer, PeerWatcher, Speaker, Tasks};
+use dora_remote_certs::{AdmissionSnapshot, CertError, sha256};
+use dora_remote_link::{AcceptOptions, Acceptor, EndpointSecrets, LinkError, Speaker, Tasks};
 use dora_remote_logstore::{Caps, LogStore, LogStoreError};
 use dora_remote_protocol::{
+    identity::TrustDomain,
     ids::{BootId, InstanceId},
     limits::MAX_HANDSHAKES,
 };
 use event::BrainHandle;
 use handlers::{About, Desk};
-use identity::FixedAdmission;
+use identity::{Freshness, Own};
 use logs::hub::Hub;
 use moment::{Moment, unix_ms};
+use redb::Database;
+use registry::{AccessFile, KeeperParts, Registry, Rules};
+use roster::{Roster, Watcher};
 use std::{
     fs::{self, DirBuilder},
     io,
@@ -52,13 +69,17 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicU64},
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 use store::{Stored, keeper::Keeper, redb::RedbStore};
 use thiserror::Error;
-use tokio::{sync::oneshot, task};
+use tokio::{
+    sync::{oneshot, watch},
+    task,
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+use view::ViewHandle;
 
 /// Starts a coordinator, which runs until `shutdown` is cancelled or a part of it fails. It listens when this returns.
 ///
@@ -74,20 +95,46 @@ pub async fn start(config: CoordinatorConfig, shutdown: CancellationToken) -> Re
             .map_err(|_| CoordinatorError::Panicked)??
     };
     let Prepared {
-        credentials,
+        own: Own { credentials, authority },
+        access: (access, known),
         secrets,
         stored,
         keeper,
         hub,
         bundles,
+        audit,
+        store_file,
     } = prepared;
-    let admission = AdmissionSnapshot::of(&credentials).map_err(CoordinatorError::Identity)?;
+    // Nobody else uses the directory: its files are held.
+    let admin_socket = AdminSocket::bind(&config.state_dir)?;
     let now = Moment::now();
+    let view = ViewHandle::default();
+    let roster = Roster::default();
+    let mut base = AdmissionSnapshot::of(&credentials).map_err(CoordinatorError::Identity)?;
+    base.set_renew_window(config.renew_window);
+    let rules = Rules {
+        trust_domain: credentials.identity().trust_domain.clone(),
+        root_hash: sha256(credentials.root()),
+        addresses: config.advertise.clone(),
+        lives: config.lives,
+        can_issue: authority.is_some(),
+    };
+    let registry = registry::start(KeeperParts {
+        file: access,
+        epoch: known.epoch,
+        registry: Registry::new(rules, known),
+        base,
+        authority,
+        clock: Arc::clone(&config.clock),
+        roster: roster.clone(),
+        view: view.clone(),
+    })
+    .map_err(CoordinatorError::Thread)?;
     let acceptor = Acceptor::bind(AcceptOptions {
         address: config.listen,
         credentials: credentials.clone(),
-        admission: Arc::new(FixedAdmission(Arc::new(admission))),
-        clock: Arc::new(SystemClock),
+        admission: registry.admission(),
+        clock: Arc::clone(&config.clock),
         secrets,
         speaker: Speaker {
             build: BUILD.to_owned(),
@@ -95,7 +142,7 @@ pub async fn start(config: CoordinatorConfig, shutdown: CancellationToken) -> Re
             instance: InstanceId(Uuid::new_v4()),
             boot: BootId(Uuid::new_v4()),
         },
-        store_epoch: stored.epoch,
+        store_epoch: registry.epoch(),
         max_handshakes: MAX_HANDSHAKES,
     })?;
     let local_address = acceptor.local_address();
@@ -118,11 +165,24 @@ pub async fn start(config: CoordinatorConfig, shutdown: CancellationToken) -> Re
 
     let tasks = Tasks::new();
     let (brain_handle, events) = BrainHandle::new();
+    let records = Records {
+        state_dir: config.state_dir.clone(),
+        access: registry.database(),
+        store: store_file,
+        audit: audit.database(),
+    };
+    let present = watch::Sender::new(credentials);
+    let signer = Signer::new(present.subscribe(), registry.epoch());
     let desk = Desk {
         brain: brain_handle.clone(),
         hub: hub.clone(),
         bundles: bundles.clone(),
         about: Arc::clone(&about),
+        audit: audit.clone(),
+        witnesses: Witnesses::new(audit.clone(), registry.clone(), signer, tasks.clone()),
+        backups: Backups::new(records),
+        registry: registry.clone(),
+        view: view.clone(),
     };
     let brain = Brain::new(
         Parts {
@@ -130,6 +190,7 @@ pub async fn start(config: CoordinatorConfig, shutdown: CancellationToken) -> Re
             keeper,
             hub,
             bundles,
+            view,
             tasks: tasks.clone(),
             handle: brain_handle,
         },
@@ -138,10 +199,17 @@ pub async fn start(config: CoordinatorConfig, shutdown: CancellationToken) -> Re
     let thinking = tasks.token().clone();
     tasks.spawn("brain", brain.run(events, thinking));
     let renewing = tasks.token().clone();
-    tasks.spawn(
-        "own certificate",
-        identity::keep_fresh(config.identity, credentials, acceptor.replacer(), about, renewing),
-    );
+    let freshness = Freshness {
+        source: config.identity,
+        lives: config.lives,
+        clock: config.clock,
+        present,
+        replacer: acceptor.replacer(),
+        about,
+        registry: registry.clone(),
+    };
+    tasks.spawn("own certificate", freshness.keep(renewing));
+    let watcher = Watcher { roster, registry, audit };
 
     let (done, ended) = oneshot::channel();
     let parts = tasks;
@@ -151,7 +219,9 @@ pub async fn start(config: CoordinatorConfig, shutdown: CancellationToken) -> Re
         let stop = shutdown.child_token();
         let stopping = stop.clone();
         let parts_token = parts.token().clone();
-        let accept = acceptor.run(handlers::router(&desk), Quiet, stop, GRACE);
+        let local = Tasks::new();
+        local.spawn("admin socket", admin_socket.run(desk.clone(), stop.clone()));
+        let accept = acceptor.run(handlers::router(&desk), watcher, stop, GRACE);
         let mut accept = std::pin::pin!(accept);
         // A part that has failed ends the whole.
         let accepted = tokio::select! {
@@ -161,6 +231,7 @@ pub async fn start(config: CoordinatorConfig, shutdown: CancellationToken) -> Re
                 accept.await
             }
         };
+        local.end(GRACE).await;
         // The brain goes last: until here it may have been asked.
         drop(desk);
         parts.end(GRACE).await;
@@ -219,6 +290,16 @@ pub enum CoordinatorError {
     /// There is no certificate to be had.
     #[error("the coordinator has no certificate: {0}")]
     Identity(#[source] CertError),
+    /// An authority for another trust domain than the wanted one is there.
+    #[error("the authority in {} is that of the trust domain {has}, and {wanted} is wanted", dir.display())]
+    OtherTrustDomain {
+        /// The folder of the authority.
+        dir: PathBuf,
+        /// Its trust domain.
+        has: TrustDomain,
+        /// The one in the settings.
+        wanted: TrustDomain,
+    },
     /// The store cannot be used.
     #[error("cannot {0}")]
     Store(#[from] StoreError),
@@ -231,6 +312,12 @@ pub enum CoordinatorError {
     /// The address cannot be used, or a part has failed.
     #[error(transparent)]
     Link(#[from] LinkError),
+    /// The admin socket cannot be made.
+    #[error(transparent)]
+    AdminSocket(#[from] AdminSocketError),
+    /// A restore from a backup was broken off.
+    #[error(transparent)]
+    HalfRestored(#[from] RestoreError),
     /// A part has panicked, which is a bug.
     #[error("a part of the coordinator has panicked")]
     Panicked,
@@ -238,24 +325,33 @@ pub enum CoordinatorError {
 
 /// Everything that comes from disk.
 struct Prepared {
-    credentials: Credentials,
+    own: Own,
+    access: (AccessFile, registry::Stored),
     secrets: EndpointSecrets,
     stored: Stored,
     keeper: Keeper,
     hub: Hub,
     bundles: Bundles,
+    audit: AuditHandle,
+    store_file: Arc<Database>,
 }
 
 impl Prepared {
     fn new(config: &CoordinatorConfig) -> Result<Self, CoordinatorError> {
         let dir = config.state_dir.as_path();
         private_folder(dir)?;
-        let credentials = identity::credentials(&config.identity, SystemTime::now()).map_err(CoordinatorError::Identity)?;
+        backup::refuse_half_restored(dir)?;
+        let own = identity::open(&config.identity, config.lives, config.clock.now())?;
         let secrets = EndpointSecrets::load_or_create(&dir.join("endpoint.secrets"))?;
         let (store, stored) = patiently(
-            || RedbStore::open(&dir.join("store.redb")),
+            || RedbStore::open(&dir.join(records::STORE)),
             |error| matches!(error, StoreError::Open { .. }),
         )?;
+        let access = patiently(
+            || AccessFile::open(&dir.join(records::ACCESS)),
+            |error| matches!(error, StoreError::Open { .. }),
+        )?;
+        let store_file = store.database();
         let caps = Caps {
             total_bytes: config.log_bytes,
             per_dataflow_bytes: config.log_bytes_per_dataflow,
@@ -264,18 +360,29 @@ impl Prepared {
             || LogStore::open(&dir.join("logs.redb"), caps),
             |error| matches!(error, LogStoreError::Open { .. }),
         )?;
+        let (file, chain, damage) = patiently(
+            || AuditHandle::open(&dir.join(records::AUDIT)),
+            |error| matches!(error, StoreError::Open { .. }),
+        )?;
+        let audit = AuditHandle::start(file, chain).map_err(CoordinatorError::Thread)?;
+        if let Some(damage) = damage {
+            audit.refused(damage);
+        }
         let bundles_dir = dir.join("bundles");
         let bundles = Bundles::open(&bundles_dir, config.bundle_bytes).map_err(|source| CoordinatorError::Folder {
             path: bundles_dir,
             source,
         })?;
         Ok(Self {
-            credentials,
+            own,
+            access,
             secrets,
             stored,
             keeper: Keeper::start(store).map_err(CoordinatorError::Thread)?,
             hub: Hub::start(logs).map_err(CoordinatorError::Thread)?,
             bundles,
+            audit,
+            store_file,
         })
     }
 }
@@ -305,14 +412,6 @@ fn private_folder(path: &Path) -> Result<(), CoordinatorError> {
         });
     }
     Ok(())
-}
-
-/// Daemons say by themselves who they are, and the link tells the log who comes and goes.
-struct Quiet;
-
-impl PeerWatcher for Quiet {
-    fn arrived(&self, _peer: Peer) {}
-    fn left(&self, _peer: &Peer, _reason: &CloseReason) {}
 }
 
 /// Build that peers and people are told.

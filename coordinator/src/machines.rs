@@ -1,16 +1,23 @@
 //! The machines that are known: connected, silent or gone. Pure: time is an argument.
 //!
-//! A machine is used over its newest connection. A connection of another instance under the same name does not take over from
-//! one that still answers: two machines with one certificate must not push each other out in turns.
+//! A machine is used over one connection. Who may take over from the connection in use is decided in two steps: [`Machines::judge`]
+//! says whether a claim is beyond doubt, and where it is not, the brain asks the connection in use and tells what came of it:
+//! [`Machines::take`] or [`Machines::quarantine`]. What is known of those that were refused stands in `quarantine.rs`.
 
-use crate::{dataflow::placement::Candidate, moment::Moment};
+mod quarantine;
+#[cfg(test)]
+mod tests;
+
+use crate::{dataflow::placement::Candidate, moment::Moment, view::View};
 use dora_remote_protocol::{
     ids::{BootId, InstanceId},
     limits::{HEARTBEAT_IDLE, MAX_MACHINES, UNREACHABLE_AFTER},
-    machine::{EngineStatus, MachineFacts, Reach},
+    machine::{EngineStatus, MachineFacts, Quarantine, Reach},
     name::MachineName,
     refusal::{Refusal, RefusalCode},
 };
+pub(crate) use quarantine::Quarantined;
+use quarantine::Twins;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -28,6 +35,8 @@ pub(crate) struct MachineRecord {
     pub(crate) boot: BootId,
     /// Lifecycle events of this instance up to this number were applied.
     pub(crate) acked_seq: u64,
+    /// The same of instances that were in use before, latest first; at most [`FORMER`].
+    pub(crate) former: Vec<(InstanceId, u64)>,
 }
 
 /// What a daemon says when it joins.
@@ -37,10 +46,21 @@ pub(crate) struct Claim {
     pub(crate) connection: u64,
     pub(crate) instance: InstanceId,
     pub(crate) boot: BootId,
+    /// Counts the connections of the instance upwards.
+    pub(crate) counter: u64,
     pub(crate) facts: MachineFacts,
     pub(crate) address: String,
     /// Number of the latest event that it ever made.
     pub(crate) last_seq: u64,
+}
+
+/// Whether a claim is beyond doubt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Judgement {
+    /// It takes over at once.
+    TakesOver,
+    /// This connection is in use and was heard of late: whoever holds it is to be asked whether it is still there.
+    AskFirst { connection: u64 },
 }
 
 /// What came of a claim.
@@ -66,10 +86,16 @@ struct Entry {
     /// When it was last heard, or when this process began.
     heard: Instant,
     connection: Option<u64>,
+    /// Counter of that connection, among those of its instance.
+    counter: u64,
     /// Whether its silence was already told.
     is_lost: bool,
+    /// Whether it was asked for a sign of life and gave none.
+    is_deaf: bool,
     /// Whether the stored record is older than what is known.
     is_stale: bool,
+    /// Others that came with its identity and were refused.
+    twins: Twins,
 }
 
 impl Machines {
@@ -79,8 +105,11 @@ impl Machines {
             let entry = Entry {
                 heard: now.steady,
                 connection: None,
+                counter: 0,
                 is_lost: false,
+                is_deaf: false,
                 is_stale: false,
+                twins: Twins::default(),
                 record,
             };
             (key(&entry.record.name), entry)
@@ -90,8 +119,30 @@ impl Machines {
         }
     }
 
+    /// Says whether a claim is beyond doubt.
+    ///
+    /// Beyond doubt is a later connection of the same instance within the same boot: a daemon that makes the new connection before it breaks
+    /// the old one, or that was started again (its state directory is locked, so the former process is dead). So is everybody, when
+    /// nobody has the name in use, or nothing was heard of who has. All others could be a copy of a machine that goes on beside it.
+    pub(crate) fn judge(&self, claim: &Claim, now: Moment) -> Judgement {
+        let Some(entry) = self.known.get(&key(&claim.name)) else {
+            return Judgement::TakesOver;
+        };
+        let Some(connection) = entry.connection.filter(|used| *used != claim.connection) else {
+            return Judgement::TakesOver;
+        };
+        let is_later =
+            entry.record.instance == claim.instance && entry.record.boot == claim.boot && claim.counter > entry.counter;
+        let is_silent = now.steady.saturating_duration_since(entry.heard) >= SILENT;
+        if is_later || is_silent || entry.is_deaf {
+            Judgement::TakesOver
+        } else {
+            Judgement::AskFirst { connection }
+        }
+    }
+
     /// Takes a machine into use.
-    pub(crate) fn join(&mut self, claim: Claim, now: Moment) -> Result<Taken, Refusal> {
+    pub(crate) fn take(&mut self, claim: Claim, now: Moment) -> Result<Taken, Refusal> {
         let known = self.known.len();
         let Some(entry) = self.known.get_mut(&key(&claim.name)) else {
             if known >= MAX_MACHINES {
@@ -108,30 +159,45 @@ impl Machines {
             self.known.insert(key(&claim.name), Entry::new(claim, now));
             return Ok(taken);
         };
-        let silence = now.steady.saturating_duration_since(entry.heard);
-        if entry.connection.is_some() && entry.record.instance != claim.instance && silence < PROBE {
-            return Err(Refusal::new(
-                RefusalCode::Superseded,
-                format!(
-                    "another machine answers as `{}` from {}; this one is not used",
-                    entry.record.name, entry.record.address
-                ),
-            )
-            .hint("give each machine a certificate of its own; it is taken over when the other one falls silent"));
-        }
-        // An instance that knows fewer events than were applied has lost its state, and counts anew.
-        let is_same = entry.record.instance == claim.instance && claim.last_seq >= entry.record.acked_seq;
-        let acked_seq = if is_same { entry.record.acked_seq } else { 0 };
-        let taken = Taken {
-            name: entry.record.name.clone(),
-            superseded: entry.connection.filter(|old| *old != claim.connection),
-            acked_seq,
-        };
-        let name = entry.record.name.clone();
+        let former = entry.record.clone();
+        let superseded = entry.connection.filter(|used| *used != claim.connection);
+        let mut twins = std::mem::take(&mut entry.twins);
+        twins.is_in_use(claim.instance, claim.boot);
+        let (acked_seq, others) = acked(&former, &claim);
         *entry = Entry::new(claim, now);
-        entry.record.name = name;
+        entry.twins = twins;
+        entry.record.name = former.name;
         entry.record.acked_seq = acked_seq;
-        Ok(taken)
+        entry.record.former = others;
+        Ok(Taken {
+            name: entry.record.name.clone(),
+            superseded,
+            acked_seq,
+        })
+    }
+
+    /// Notes that the machine in use gave no sign of life when asked: until it is heard again, everybody may take over.
+    pub(crate) fn unanswered(&mut self, name: &MachineName) {
+        if let Some(entry) = self.known.get_mut(&key(name)) {
+            entry.is_deaf = true;
+        }
+    }
+
+    /// Refuses a claim, because the machine that is in use has answered.
+    pub(crate) fn quarantine(&mut self, claim: &Claim, now: Moment) -> Quarantined {
+        match self.known.get_mut(&key(&claim.name)) {
+            Some(entry) => entry.twins.refuse(&entry.record, claim, now),
+            None => Quarantined {
+                refusal: Refusal::new(RefusalCode::WrongState, "the machine is not known any more"),
+                is_news: true,
+            },
+        }
+    }
+
+    /// The others that came with the identity of a machine and were refused of late, the latest last.
+    pub(crate) fn quarantined(&self, name: &MachineName, now: Moment) -> Vec<Quarantine> {
+        let entry = self.known.get(&key(name));
+        entry.map(|entry| entry.twins.of_late(now)).unwrap_or_default()
     }
 
     /// Notes that a machine was heard; true when its silence had been told.
@@ -153,6 +219,7 @@ impl Machines {
             ));
         };
         entry.heard = now.steady;
+        entry.is_deaf = false;
         entry.record.last_heard_unix_ms = now.unix_ms;
         entry.is_stale = true;
         if let Some(engine) = engine {
@@ -170,6 +237,13 @@ impl Machines {
             }
             _ => false,
         }
+    }
+
+    /// Gives up a machine that will not be back by itself, without the usual wait; since when, if that was not told before.
+    pub(crate) fn lose(&mut self, name: &MachineName) -> Option<u64> {
+        let entry = self.known.get_mut(&key(name))?;
+        let was_lost = std::mem::replace(&mut entry.is_lost, true);
+        (!was_lost).then_some(entry.record.last_heard_unix_ms)
     }
 
     /// The machines that have just been silent for too long, and since when.
@@ -205,11 +279,11 @@ impl Machines {
         self.known.values().map(|entry| (&entry.record, entry.reach()))
     }
 
-    /// What placement needs to know of them, in the order of their names.
-    pub(crate) fn candidates(&self, now: Moment) -> Vec<Candidate> {
+    /// What placement needs to know of them, in the order of their names. Labels of the records win over what machines say.
+    pub(crate) fn candidates(&self, view: &View, now: Moment) -> Vec<Candidate> {
         let candidate = |entry: &Entry| Candidate {
             name: entry.record.name.clone(),
-            labels: entry.record.facts.labels.clone(),
+            labels: view.overlaid(&entry.record.name, &entry.record.facts.labels),
             is_connected: entry.reach() == Reach::Connected,
             silent_for_secs: now.unix_ms.saturating_sub(entry.record.last_heard_unix_ms) / 1000,
         };
@@ -233,8 +307,11 @@ impl Entry {
         Self {
             heard: now.steady,
             connection: Some(claim.connection),
+            counter: claim.counter,
             is_lost: false,
+            is_deaf: false,
             is_stale: false,
+            twins: Twins::default(),
             record: MachineRecord {
                 name: claim.name,
                 facts: claim.facts,
@@ -243,6 +320,7 @@ impl Entry {
                 instance: claim.instance,
                 boot: claim.boot,
                 acked_seq: 0,
+                former: Vec::new(),
             },
         }
     }
@@ -258,128 +336,23 @@ impl Entry {
     }
 }
 
+/// The events of a claim's instance that were applied, and those of the instances that were in use before it.
+fn acked(record: &MachineRecord, claim: &Claim) -> (u64, Vec<(InstanceId, u64)>) {
+    let mut known = vec![(record.instance, record.acked_seq)];
+    known.extend(record.former.iter().copied());
+    let own = known.iter().find(|(instance, _)| *instance == claim.instance);
+    // An instance that knows fewer events than were applied has lost its state, and counts anew.
+    let acked_seq = own.map(|(_, seq)| *seq).filter(|seq| *seq <= claim.last_seq).unwrap_or(0);
+    known.retain(|(instance, _)| *instance != claim.instance);
+    known.truncate(FORMER);
+    (acked_seq, known)
+}
+
 fn key(name: &MachineName) -> String {
     name.as_str().to_ascii_lowercase()
 }
 
-/// Silence after which another instance may take a name over: the longest wait between two heartbeats, and some.
-const PROBE: Duration = Duration::from_millis(HEARTBEAT_IDLE.as_millis() as u64 + 1500);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use dora_remote_protocol::dataflow::Labels;
-    use uuid::Uuid;
-
-    #[test]
-    fn a_newer_connection_of_the_same_instance_takes_over() {
-        let (mut machines, now) = (Machines::default(), moment());
-        assert_eq!(machines.join(claim("robot", 1, 7), now).unwrap().superseded, None);
-        let taken = machines.join(claim("ROBOT", 2, 7), now).unwrap();
-        assert_eq!((taken.superseded, taken.name.as_str()), (Some(1), "robot"));
-        assert!(
-            machines.heard(&name("robot"), 1, None, now).is_err(),
-            "the old connection counts no more"
-        );
-        assert!(!machines.left(&name("robot"), 1));
-        assert!(machines.left(&name("robot"), 2));
-    }
-
-    #[test]
-    fn another_instance_waits_until_the_first_falls_silent() {
-        let (mut machines, now) = (Machines::default(), moment());
-        machines.join(claim("robot", 1, 7), now).unwrap();
-        assert_eq!(
-            machines.join(claim("robot", 2, 8), now).unwrap_err().code,
-            RefusalCode::Superseded
-        );
-        assert_eq!(
-            machines.join(claim("robot", 2, 8), later(now, PROBE)).unwrap().superseded,
-            Some(1)
-        );
-        machines.left(&name("robot"), 2);
-        assert!(
-            machines.join(claim("robot", 3, 9), later(now, PROBE)).is_ok(),
-            "who has left does not answer"
-        );
-    }
-
-    #[test]
-    fn silence_is_told_once_and_ends_with_a_word() {
-        let (mut machines, now) = (Machines::default(), moment());
-        machines.join(claim("robot", 1, 7), now).unwrap();
-        assert!(
-            machines
-                .tick(later(now, UNREACHABLE_AFTER - Duration::from_secs(1)))
-                .is_empty()
-        );
-        let silent = later(now, UNREACHABLE_AFTER);
-        assert_eq!(machines.tick(silent), [(name("robot"), now.unix_ms)]);
-        assert!(machines.tick(silent).is_empty());
-        assert!(!machines.candidates(silent)[0].is_connected);
-        assert!(machines.heard(&name("robot"), 1, None, silent).unwrap());
-        assert!(machines.candidates(silent)[0].is_connected);
-        machines.left(&name("robot"), 1);
-        assert!(
-            !machines.candidates(silent)[0].is_connected,
-            "nothing can be ordered without a connection"
-        );
-        assert!(machines.tick(silent).is_empty(), "it may be back at once");
-    }
-
-    #[test]
-    fn event_numbers_belong_to_an_instance() {
-        let (mut machines, now) = (Machines::default(), moment());
-        machines.join(claim("robot", 1, 7), now).unwrap();
-        machines.applied(&name("robot"), 5);
-        assert_eq!(machines.join(claim("robot", 2, 7), now).unwrap().acked_seq, 5);
-        machines.left(&name("robot"), 2);
-        let fewer = Claim {
-            last_seq: 3,
-            ..claim("robot", 3, 7)
-        };
-        assert_eq!(
-            machines.join(fewer, now).unwrap().acked_seq,
-            0,
-            "a state that was lost counts anew"
-        );
-        machines.applied(&name("robot"), 5);
-        machines.left(&name("robot"), 3);
-        assert_eq!(machines.join(claim("robot", 4, 8), now).unwrap().acked_seq, 0);
-    }
-
-    fn moment() -> Moment {
-        Moment {
-            steady: Instant::now(),
-            unix_ms: 1_000_000,
-        }
-    }
-
-    fn later(now: Moment, time: Duration) -> Moment {
-        Moment {
-            steady: now.steady + time,
-            unix_ms: now.unix_ms + time.as_millis() as u64,
-        }
-    }
-
-    fn name(text: &str) -> MachineName {
-        text.parse().unwrap()
-    }
-
-    fn claim(text: &str, connection: u64, instance: u128) -> Claim {
-        Claim {
-            name: name(text),
-            connection,
-            instance: InstanceId(Uuid::from_u128(instance)),
-            boot: BootId(Uuid::from_u128(1)),
-            facts: MachineFacts {
-                labels: Labels::new(),
-                build: "0.1.0".to_owned(),
-                platform: "linux x86_64".to_owned(),
-                engine: EngineStatus::Starting,
-            },
-            address: "127.0.0.1:1".to_owned(),
-            last_seq: 5,
-        }
-    }
-}
+/// Silence after which a name is taken over without asking: the longest wait between two heartbeats, and some.
+const SILENT: Duration = Duration::from_millis(HEARTBEAT_IDLE.as_millis() as u64 + 1500);
+/// Former instances of a machine whose events are remembered; the oldest are forgotten.
+const FORMER: usize = 4;

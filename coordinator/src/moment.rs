@@ -2,6 +2,7 @@
 //!
 //! Pure code gets its moments as arguments; only the shells around it call [`Moment::now`].
 
+use dora_remote_certs::Clock;
 use std::time::{Instant, SystemTime};
 
 /// One moment.
@@ -14,6 +15,14 @@ pub(crate) struct Moment {
 }
 
 impl Moment {
+    /// This moment, by that wall clock.
+    pub(crate) fn of(clock: &dyn Clock) -> Self {
+        Self {
+            steady: Instant::now(),
+            unix_ms: unix_ms(clock.now()),
+        }
+    }
+
     /// This moment.
     pub(crate) fn now() -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! What must outlive a restart, and nothing else: dataflows, machines, and which life of the store this is.
+//! What must outlive a restart, and nothing else: dataflows and machines.
 //!
 //! [`Store`] is the way to the disk; [`keeper::Keeper`] is the thread that goes it, so that nobody else waits for a disk.
 
@@ -22,8 +22,6 @@ pub(crate) trait Store: Send + 'static {
 /// Everything that a store had when it was opened.
 #[derive(Debug)]
 pub(crate) struct Stored {
-    /// Which life of the store this is.
-    pub(crate) epoch: u64,
     pub(crate) dataflows: Vec<Record>,
     pub(crate) machines: Vec<MachineRecord>,
 }
@@ -95,7 +93,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    fn record(what: &impl fmt::Display, source: postcard::Error) -> Self {
+    pub(crate) fn record(what: &impl fmt::Display, source: postcard::Error) -> Self {
         Self::Record {
             what: what.to_string(),
             source,

@@ -1,16 +1,15 @@
 //! What the records say that others must know at once: labels of machines, and the machines that an asker is limited to.
 //!
-//! Written by the registry after each change that is stored; read without waiting.
+//! Written by the registry after each change that is stored; read without waiting. What is long (a follower) waits for the next one.
 
 use dora_remote_protocol::{
     dataflow::Labels,
     identity::{Identity, Role},
     name::MachineName,
+    refusal::{Refusal, RefusalCode},
 };
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::{collections::BTreeMap, fmt, sync::Arc};
+use tokio::sync::watch;
 
 /// The records of one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,6 +55,15 @@ impl View {
                 .is_some_and(|has| wanted.iter().all(|(key, value)| has.get(key) == Some(value))),
         }
     }
+
+    /// The labels of a machine as people and placement see them: what it says of itself, and over that what its record says.
+    pub(crate) fn overlaid(&self, machine: &MachineName, said: &Labels) -> Labels {
+        let mut labels = said.clone();
+        if let Some(record) = self.labels_of(machine) {
+            labels.extend(record.clone());
+        }
+        labels
+    }
 }
 
 /// The machines that an asker may use or see.
@@ -67,18 +75,104 @@ pub(crate) enum Scope {
     Machines(Labels),
 }
 
+impl Scope {
+    /// The no to one who names a machine outside. Says nothing of whether there is such a machine.
+    pub(crate) fn denial(&self, wish: impl fmt::Display, machine: &MachineName) -> Refusal {
+        Refusal::new(
+            RefusalCode::Denied,
+            format!("{wish}: machine `{machine}` is not among those that you are limited to ({self})"),
+        )
+        .hint("`dora-remote machines` lists yours; an admin may widen the limit, with labels of the machine or a new invite for you")
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all machines"),
+            Self::Machines(labels) => {
+                let pairs: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                write!(f, "machines with {}", pairs.join(", "))
+            }
+        }
+    }
+}
+
 /// Shares the present view. Clones are handles.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct ViewHandle(Arc<RwLock<Arc<View>>>);
+pub(crate) struct ViewHandle(Arc<watch::Sender<Arc<View>>>);
 
 impl ViewHandle {
     /// The view as of now.
     pub(crate) fn get(&self) -> Arc<View> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.0.borrow())
     }
 
     /// Replaces the view.
     pub(crate) fn set(&self, view: View) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
+        self.0.send_replace(Arc::new(view));
+    }
+
+    /// Wakes those who wait for the next view, because what it is applied to has changed.
+    pub(crate) fn touch(&self) {
+        self.0.send_modify(|_| {});
+    }
+
+    /// Hears of each view that follows.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<View>> {
+        self.0.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_met_by_the_record_of_a_machine_alone() {
+        let mut view = View::default();
+        view.label(&name("Arm-1"), labels(&[("team", "arm"), ("site", "lab")]));
+        view.label(&name("leg-1"), labels(&[("team", "leg")]));
+        view.limit(&person(Role::Operator, "ann"), labels(&[("team", "arm")]));
+        view.limit(&person(Role::Operator, "bob"), Labels::new());
+        let scope = view.scope_of(Some(&person(Role::Operator, "ANN")));
+        assert_eq!(scope.to_string(), "machines with team=arm");
+        assert!(view.allows(&scope, &name("arm-1")), "names that differ in case are one");
+        assert!(!view.allows(&scope, &name("leg-1")));
+        assert!(!view.allows(&scope, &name("new")), "who has no record is in no limited scope");
+        for unlimited in [
+            view.scope_of(None),
+            view.scope_of(Some(&person(Role::Operator, "bob"))),
+            view.scope_of(Some(&person(Role::Viewer, "ann"))),
+        ] {
+            assert_eq!(unlimited, Scope::All);
+            assert!(view.allows(&unlimited, &name("new")));
+        }
+    }
+
+    #[test]
+    fn the_record_wins_over_what_a_machine_says_of_itself() {
+        let mut view = View::default();
+        view.label(&name("arm-1"), labels(&[("team", "arm")]));
+        let said = labels(&[("team", "leg"), ("gpu", "1")]);
+        assert_eq!(view.overlaid(&name("ARM-1"), &said), labels(&[("gpu", "1"), ("team", "arm")]));
+        assert_eq!(view.overlaid(&name("other"), &said), said);
+    }
+
+    fn name(text: &str) -> MachineName {
+        text.parse().unwrap()
+    }
+
+    fn person(role: Role, name: &str) -> Identity {
+        Identity {
+            trust_domain: "lab".parse().unwrap(),
+            role,
+            name: name.parse().unwrap(),
+        }
+    }
+
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        pairs.iter().map(owned).collect()
     }
 }

@@ -9,6 +9,7 @@ use dora_remote_protocol::{
     ids::{DataflowId, EngineId},
     limits::MAX_FRAME_BYTES,
     refusal::{Changed, Refusal, RefusalCode},
+    version::Version,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{collections::BTreeMap, io, path::Path, pin::pin, time::Duration};
@@ -148,6 +149,7 @@ pub(crate) enum EngineError {
 /// A connection whose hello was answered.
 #[derive(Debug)]
 pub(crate) struct Connection {
+    version: Version,
     reader: OwnedReadHalf,
     writer: OwnedWriteHalf,
 }
@@ -164,7 +166,7 @@ impl Connection {
             send(&mut writer, &hello).await?;
             match receive(&mut reader).await? {
                 EngineHello::Welcome {
-                    version: _,
+                    version,
                     engine,
                     pid,
                     dora_version,
@@ -178,7 +180,8 @@ impl Connection {
                         runs,
                         last_seq,
                     };
-                    Ok((Self { reader, writer }, welcome))
+                    let connection = Self { version, reader, writer };
+                    Ok((connection, welcome))
                 }
                 EngineHello::Refusal(refusal) => Err(EngineError::Refused(refusal)),
             }
@@ -252,6 +255,11 @@ impl Connection {
                 }
                 error = &mut reading, if over.is_none() => over = Some(error),
                 Some(Order { order, reply }) = orders.recv() => {
+                    if order.since() > self.version {
+                        // The asker may have gone.
+                        let _ = reply.send(Err(too_old()));
+                        continue;
+                    }
                     last_id += 1;
                     waiting.insert(last_id, reply);
                     if let Err(error) = send(&mut writer, &AgentFrame::Order { id: last_id, order }).await {
@@ -268,6 +276,12 @@ impl Connection {
             }
         }
     }
+}
+
+fn too_old() -> Refusal {
+    let text = "the engine of the machine is of an older build, which cannot do that";
+    Refusal::new(RefusalCode::VersionMismatch, text)
+        .hint("it is replaced when its daemon is restarted while no dataflow runs on the machine")
 }
 
 async fn send(writer: &mut OwnedWriteHalf, what: &impl Serialize) -> Result<(), EngineError> {

@@ -53,20 +53,29 @@ pub(crate) fn of_engine(
     picked.insert("DORA_AUTH_TOKEN".into(), token.into());
     picked.insert(ENGINE_ID.into(), engine.to_string().into());
     picked.insert("DORA_ZENOH_ENDPOINT_EXCHANGE_TIMEOUT_MS".into(), ENDPOINT_EXCHANGE_MS.into());
+    // Output of nodes is read from dora's files. Sent as events, too, it would only hold up dora's daemon, and a node could
+    // write lines that look like words of the daemon.
+    picked.insert("DORA_QUIET".into(), "1".into());
     picked
 }
 
 /// Whether `name` fits `pattern`, in which each `*` stands for any run of characters.
-fn matches(pattern: &str, name: &str) -> bool {
-    let Some((head, rest)) = pattern.split_once('*') else {
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
+    let Some((head, pattern)) = pattern.split_once('*') else {
         return pattern == name;
     };
-    let Some(tail) = name.strip_prefix(head) else {
+    let Some(mut rest) = name.strip_prefix(head) else {
         return false;
     };
-    (0..=tail.len())
-        .filter(|at| tail.is_char_boundary(*at))
-        .any(|at| matches(rest, &tail[at..]))
+    let (middle, tail) = pattern.rsplit_once('*').unwrap_or(("", pattern));
+    // The first place of each part leaves the most for those behind it.
+    for part in middle.split('*') {
+        let Some((_, behind)) = rest.split_once(part) else {
+            return false;
+        };
+        rest = behind;
+    }
+    rest.ends_with(tail)
 }
 
 #[cfg(test)]
@@ -112,6 +121,26 @@ mod tests {
             assert!(picked.contains_key(&OsString::from(name)), "{name} must be there");
         }
         assert!(!picked.contains_key(&OsString::from("DISPLAY")));
+    }
+
+    #[test]
+    fn each_star_stands_for_any_run_of_characters() {
+        for (pattern, names, others) in [
+            ("LD_*", vec!["LD_", "LD_PRELOAD"], vec!["LD", "XLD_PRELOAD"]),
+            ("*", vec!["", "A"], vec![]),
+            ("", vec![""], vec!["A"]),
+            ("A*A", vec!["AA", "ABA", "AAA"], vec!["A", "AB"]),
+            ("*A**B*", vec!["AB", "xAyBz", "AAB"], vec!["BA", "A"]),
+            ("A*B*B", vec!["AxBxB", "ABB"], vec!["AB", "AxB"]),
+            ("ü*ß", vec!["üß", "ü-ß"], vec!["üs"]),
+        ] {
+            for name in names {
+                assert!(matches(pattern, name), "{name:?} fits {pattern:?}");
+            }
+            for name in others {
+                assert!(!matches(pattern, name), "{name:?} does not fit {pattern:?}");
+            }
+        }
     }
 
     #[test]

@@ -1,13 +1,29 @@
-//! What the coordinator may order, one line each: everything goes to the supervisor.
+//! What the coordinator may order, one line each: runs go to the supervisor, what is to be remembered to the witness.
 
-use crate::supervisor::{Input, SupervisorHandle};
+use crate::{
+    supervisor::{Input, SupervisorHandle},
+    witness::Witness,
+};
 use dora_remote_link::{Context, Router};
-use dora_remote_protocol::coordinator_to_daemon::{ForgetRun, PrepareRun, ReleaseBarrier, SpawnRun, StopRun};
+use dora_remote_protocol::coordinator_to_daemon::{
+    ForgetRun, KeepHead, KeepRevocations, Ping, PrepareRun, ReleaseBarrier, ShowHeads, SpawnRun, StopRun,
+};
+
+/// Who carries out orders. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Orders {
+    /// Runs.
+    pub(crate) supervisor: SupervisorHandle,
+    /// Memory.
+    pub(crate) witness: Witness,
+}
 
 /// The table of orders.
-pub(crate) fn router(supervisor: &SupervisorHandle) -> Router {
+pub(crate) fn router(orders: &Orders) -> Router {
+    let Orders { supervisor, witness } = orders;
     let (prepare, spawn, release) = (supervisor.clone(), supervisor.clone(), supervisor.clone());
     let (stop, forget) = (supervisor.clone(), supervisor.clone());
+    let (keep, revocations, show) = (witness.clone(), witness.clone(), witness.clone());
     Router::new()
         .call(move |context: Context, request: PrepareRun| {
             let supervisor = prepare.clone();
@@ -32,4 +48,18 @@ pub(crate) fn router(supervisor: &SupervisorHandle) -> Router {
             let supervisor = forget.clone();
             async move { supervisor.order(|reply| Input::Forget { dataflow, reply }).await }
         })
+        .call(move |_, KeepHead { head }| {
+            let witness = keep.clone();
+            async move { witness.keep_head(head).await }
+        })
+        .call(move |_, KeepRevocations { revocations: signed }| {
+            let witness = revocations.clone();
+            async move { witness.keep_revocations(signed).await }
+        })
+        .call(move |_, ShowHeads {}| {
+            let witness = show.clone();
+            async move { witness.heads().await }
+        })
+        // That it is answered is the answer.
+        .call(|_, Ping {}| async { Ok(()) })
 }

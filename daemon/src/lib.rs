@@ -2,8 +2,11 @@
 //!
 //! Work belongs to the daemon and its engine, not to the connection. From the outside in:
 //!
-//! - `session` stays joined to the coordinator, `handlers` takes its orders, `shipper` carries log lines to it;
+//! - `run` wires the parts, `standing` tells how they stand;
+//! - `session` stays joined to the coordinator and keeps its certificate alive, `handlers` takes its orders, `witness` remembers
+//!   what it was seen to say, `shipper` carries log lines to it;
 //! - `supervisor` is the one loop that owns all runs, `book` its pure account of them;
+//! - `policy` is what the machine's owner lets others start on it;
 //! - `engine_keeper` keeps the engine child alive (`engine_child`, `environment`, `processes`), `engine_client` talks with it;
 //! - `workdir` and `unpack` bring files, `tail` follows output;
 //! - `store` (on its `store_thread`) survives restarts, `records` is what it holds, `state_dir` where it lies.
@@ -15,17 +18,24 @@ mod engine_client;
 mod engine_keeper;
 mod environment;
 mod handlers;
+mod on_revoked;
+mod policy;
 mod processes;
 mod records;
 mod run;
 mod session;
 mod shipper;
+mod standing;
 mod state_dir;
 mod store;
 mod store_thread;
 mod supervisor;
 mod tail;
 mod unpack;
+mod witness;
 mod workdir;
 
-pub use run::{DaemonConfig, DaemonError, run};
+pub use on_revoked::OnRevoked;
+pub use policy::{Policy, PolicyError};
+pub use run::{DaemonConfig, DaemonError, run, run_and_tell};
+pub use standing::Standing;

@@ -5,19 +5,29 @@ use crate::{
     engine_child::ChildConfig,
     engine_client::{EngineHandle, Switchboard},
     engine_keeper::Keeper,
-    handlers,
-    session::{Session, SessionConfig, SessionError, load_credentials},
+    handlers::Orders,
+    on_revoked::OnRevoked,
+    policy::Policy,
+    session::{Keys, Session, SessionConfig, load_credentials},
     shipper,
+    standing::{self, Standing},
     state_dir::StateDir,
-    store::{Store, StoreError},
+    store::{Settled, Store, StoreError},
     store_thread::StoreHandle,
     supervisor::{Input, Parts, Supervisor, SupervisorHandle},
     tail::{TailHandle, TailOutputs},
+    witness::Witness,
     workdir::Workdirs,
 };
+use dora_remote_certs::{Clock, FloorClock};
 use dora_remote_link::{Address, Peer, Speaker, Tasks};
 use dora_remote_protocol::{agent_to_engine::EngineOrder, dataflow::Labels, ids::BootId, machine::EngineStatus};
-use std::{fs, io, path::PathBuf, time::Duration};
+use std::{
+    fs, io,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -54,6 +64,14 @@ pub struct DaemonConfig {
     pub env: Vec<(String, String)>,
     /// Build of this program, for people.
     pub build: String,
+    /// When this program was built: no true time is earlier, whatever the machine's clock says.
+    pub build_time: SystemTime,
+    /// The machine's clock; usually [`dora_remote_certs::SystemClock`].
+    pub clock: Arc<dyn Clock>,
+    /// What becomes of the runs when this machine is shut out.
+    pub on_revoked: OnRevoked,
+    /// What may be started on this machine; without one, everything that the coordinator orders.
+    pub policy: Option<Policy>,
 }
 
 /// Why a daemon ended, or did not start. Trouble with the network is never a reason.
@@ -91,16 +109,41 @@ impl From<StoreError> for DaemonError {
 /// # Errors
 /// [`DaemonError`]; what ran goes on running.
 pub async fn run(config: DaemonConfig, shutdown: CancellationToken) -> Result<(), DaemonError> {
+    run_and_tell(config, shutdown, watch::Sender::new(Standing::Starting)).await
+}
+
+/// Does as [`run`], and tells how it stands.
+///
+/// # Errors
+/// Those of [`run`].
+pub async fn run_and_tell(
+    config: DaemonConfig,
+    shutdown: CancellationToken,
+    standing: watch::Sender<Standing>,
+) -> Result<(), DaemonError> {
     let dir = StateDir::hold(&config.state_dir).map_err(|error| DaemonError::StateDir(error.to_string()))?;
     let credentials = load_credentials(&config.credentials_dir).map_err(|error| DaemonError::Credentials(error.to_string()))?;
     let machine = credentials.identity().name.clone();
     info!(%machine, coordinator = %config.coordinator, state = %config.state_dir.display(), build = config.build, "the daemon starts");
     warn!("agent and nodes run as the same user: a node can read the machine's private key");
+    match &config.policy {
+        Some(policy) => info!(%policy, "the policy of this machine limits what may be started"),
+        None => info!("this machine has no policy: whatever the coordinator orders is started"),
+    }
 
     let store = Store::open(&dir.database())?;
+    let boot = boot_id();
+    if let Settled::Copied { runs, events } = store.settle(boot, || dir.is_lived_in())? {
+        warn!(
+            runs,
+            events,
+            "this state directory is a copy: it is an instance of its own from now on, and what belongs to the original is forgotten"
+        );
+    }
+    let last_good = store.last_good()?.map(|unix_ms| UNIX_EPOCH + Duration::from_millis(unix_ms));
+    let floor = Arc::new(FloorClock::new(Arc::clone(&config.clock), config.build_time, last_good).unattended());
     let (instance, counter, loaded) = (store.instance()?, store.take_counters(COUNTERS)?, store.load()?);
     let book = Book::new(machine.clone(), loaded.runs, loaded.last_seq, loaded.engine_cursor);
-    let boot = boot_id();
     let (store, store_closed) = StoreHandle::start(store).map_err(DaemonError::Thread)?;
     let (tail, tail_outputs) = TailHandle::start(store.clone()).map_err(DaemonError::Thread)?;
     let TailOutputs {
@@ -120,6 +163,7 @@ pub async fn run(config: DaemonConfig, shutdown: CancellationToken) -> Result<()
         tail: tail.clone(),
         engine: engine.clone(),
         workdirs: Workdirs::new(dir.runs(), machine.clone()),
+        policy: config.policy.map(Arc::new),
         tasks: tasks.clone(),
     };
     let (supervisor, handle) = Supervisor::new(parts);
@@ -142,26 +186,30 @@ pub async fn run(config: DaemonConfig, shutdown: CancellationToken) -> Result<()
         boot,
         last: last_engine.clone(),
     };
+    let speaker = Speaker {
+        build: config.build,
+        features: Vec::new(),
+        instance,
+        boot,
+    };
+    let keys = Keys::new(config.credentials_dir, credentials, speaker, Arc::clone(&floor), counter);
+    let keys = Arc::new(keys.map_err(|error| DaemonError::Credentials(error.to_string()))?);
     let session_config = SessionConfig {
         coordinator: config.coordinator,
-        credentials_dir: config.credentials_dir,
-        speaker: Speaker {
-            build: config.build,
-            features: Vec::new(),
-            instance,
-            boot,
+        orders: Orders {
+            supervisor: handle.clone(),
+            witness: Witness::new(store.clone(), Arc::clone(&keys)),
         },
+        keys,
+        clock: config.clock,
+        floor,
         labels: config.labels,
-        orders: handle.clone(),
         store: store.clone(),
         engine: engine_status,
+        on_revoked: config.on_revoked,
     };
     let (joined, peers) = watch::channel::<Option<Peer>>(None);
-    let session =
-        Session::new(session_config, handlers::router, joined, counter, tasks.clone()).map_err(|error| match error {
-            SessionError::Store(error) => error.into(),
-            SessionError::Credentials(error) => DaemonError::Credentials(error.to_string()),
-        })?;
+    let session = Session::new(session_config, joined, tasks.clone());
 
     let (failed, mut failures) = mpsc::channel(1);
     let session_end = CancellationToken::new();
@@ -180,6 +228,7 @@ pub async fn run(config: DaemonConfig, shutdown: CancellationToken) -> Result<()
         drop(session_gone);
         result
     });
+    tasks.spawn("standing", standing::follow(peers.clone(), standing.clone()));
     tasks.spawn("shipper", shipper::run(batches, peers, tail.clone()));
     tasks.spawn("shipped", tell_shipped(shipped, handle.clone()));
     start(&tasks, "tail", &failed, async move {
@@ -196,6 +245,7 @@ pub async fn run(config: DaemonConfig, shutdown: CancellationToken) -> Result<()
         () = tasks.token().cancelled() => Err(DaemonError::Broken("a task has panicked".to_owned())),
     };
 
+    standing.send_replace(Standing::Ending);
     // The coordinator is told that we go, so that it need not find out; then the engine may rest; then all is stored.
     session_end.cancel();
     let _ = timeout(END_GRACE, session_done).await;

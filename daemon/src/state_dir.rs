@@ -3,7 +3,10 @@
 use std::{
     fs::{self, DirBuilder, File, Permissions, TryLockError},
     io,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::unix::{
+        fs::{DirBuilderExt, PermissionsExt},
+        net::UnixStream,
+    },
     path::{Path, PathBuf},
 };
 use thiserror::Error;
@@ -47,6 +50,11 @@ impl StateDir {
     /// The engine's own directory.
     pub(crate) fn engine(&self) -> PathBuf {
         self.root.join("engine")
+    }
+
+    /// Whether an engine answers in this very directory. A copy of the directory holds a copy of its socket, where nobody listens.
+    pub(crate) fn is_lived_in(&self) -> bool {
+        UnixStream::connect(self.engine().join("engine.sock")).is_ok()
     }
 
     /// Where the run directories lie.

@@ -4,8 +4,12 @@
 //! takes effect exactly once. Synchronous; `store_thread` runs it off the network's thread.
 
 mod fault;
+mod home;
+mod trust;
 
 pub(crate) use fault::StoreError;
+pub(crate) use home::Settled;
+pub(crate) use trust::{Acquaintance, RevocationsKept};
 
 use crate::records::{Changes, EngineRecord, LogCursor, Run, RunPlan, RunState};
 use dora_remote_protocol::{
@@ -35,6 +39,8 @@ const STATES: TableDefinition<u128, &[u8]> = TableDefinition::new("states");
 const CURSORS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("cursors");
 /// Key: the run's id, 0 for machine or 1 for build, the number, all big-endian.
 const MESSAGES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("messages");
+/// Key: see `KeptHead::number`.
+const HEADS: TableDefinition<u64, &[u8]> = TableDefinition::new("heads");
 
 const KEY_FORMAT: &str = "format";
 const KEY_INSTANCE: &str = "instance";
@@ -42,6 +48,10 @@ const KEY_COUNTER: &str = "connection-counter";
 const KEY_LAST_SEQ: &str = "last-event";
 const KEY_ENGINE: &str = "engine";
 const KEY_ENGINE_CURSOR: &str = "engine-cursor";
+const KEY_HOME: &str = "home";
+const KEY_LAST_GOOD: &str = "last-good-time";
+const KEY_STORE_EPOCH: &str = "store-epoch";
+const KEY_REVOCATIONS: &str = "revocations";
 
 /// The daemon's database.
 pub(crate) struct Store {
@@ -87,6 +97,7 @@ impl Store {
             tx.open_table(STATES)?;
             tx.open_table(CURSORS)?;
             tx.open_table(MESSAGES)?;
+            tx.open_table(HEADS)?;
             Ok(())
         })?;
         Ok(store)

@@ -7,6 +7,7 @@ mod effects;
 mod engine;
 mod input;
 mod orders;
+mod prepare;
 
 pub(crate) use input::{Input, JoinReport, Reply, SupervisorHandle, View};
 
@@ -14,6 +15,7 @@ use crate::{
     book::Book,
     clock::now_unix_ms,
     engine_client::EngineHandle,
+    policy::Policy,
     records::{Changes, Forget},
     store::StoreError,
     store_thread::StoreHandle,
@@ -31,7 +33,10 @@ use dora_remote_protocol::{
 use effects::{Effect, Job};
 use engine::Check;
 use orders::{ended, not_spawned, unknown};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -49,6 +54,7 @@ pub(crate) struct Supervisor {
     tail: TailHandle,
     engine: EngineHandle,
     workdirs: Workdirs,
+    policy: Option<Arc<Policy>>,
     tasks: Tasks,
     inbox: mpsc::Sender<Input>,
     queue: mpsc::Receiver<Input>,
@@ -91,6 +97,8 @@ pub(crate) struct Parts {
     pub(crate) engine: EngineHandle,
     /// Run directories.
     pub(crate) workdirs: Workdirs,
+    /// What may be started here; everything without one.
+    pub(crate) policy: Option<Arc<Policy>>,
     /// Where tasks are started.
     pub(crate) tasks: Tasks,
 }
@@ -112,6 +120,7 @@ impl Supervisor {
             tail: parts.tail,
             engine: parts.engine,
             workdirs: parts.workdirs,
+            policy: parts.policy,
             tasks: parts.tasks,
             inbox,
             queue,

@@ -1,8 +1,11 @@
 //! Whether a run can be made here: the descriptor is parsed once, all of it is resolved, the part of this machine is looked at.
 //!
-//! No process of the run is made and nothing is written. What was found right is kept for the spawn.
+//! No process of the run is made and nothing is written. What was found right is kept for the spawn, and what it would start for
+//! the policy of the machine.
 
+mod facts;
 mod files;
+mod program;
 
 use dora_core::descriptor::{Descriptor, DescriptorExt as _, ResolvedNode, validate};
 use dora_message::{
@@ -12,7 +15,7 @@ use dora_message::{
 use dora_remote_protocol::{
     agent_to_engine::RunOrder,
     dataflow::PlacedNode,
-    engine_to_agent::NodeOutput,
+    engine_to_agent::{NodeOutput, RunFacts},
     limits::{MAX_DESCRIPTOR_BYTES, MAX_NODES},
     name::MachineName,
     refusal::{Refusal, RefusalCode},
@@ -33,6 +36,8 @@ pub(crate) struct Checked {
     pub(crate) local: BTreeSet<DoraNodeId>,
     /// Where their output will be.
     pub(crate) outputs: Vec<NodeOutput>,
+    /// What would be started.
+    pub(crate) facts: RunFacts,
 }
 
 /// Checks one order. Looks at files and may run `python` and `uv`, so that it belongs on a thread that may block.
@@ -63,13 +68,15 @@ pub(crate) fn check(order: &RunOrder) -> Result<Checked, Refusal> {
         validate::check_node_timing_values(node).map_err(|error| bad(&error))?;
     }
     let local = compare(order, &nodes)?;
-    files::check(order, run_dir, local.iter().filter_map(|id| nodes.get(id)))?;
+    let found = files::check(order, run_dir, local.iter().filter_map(|id| nodes.get(id)))?;
+    let facts = facts::gather(order, &descriptor, &nodes, &found);
     let outputs = local.iter().filter_map(|id| output(order, run_dir, nodes.get(id)?)).collect();
     Ok(Checked {
         descriptor,
         nodes,
         local,
         outputs,
+        facts,
     })
 }
 

@@ -8,8 +8,9 @@ use dora_message::{coordinator_to_daemon::DaemonCoordinatorEvent, daemon_to_coor
 use dora_remote_protocol::{
     agent_to_engine::{EngineOrder, RunOrder},
     engine_to_agent::EngineReply,
+    frame,
     ids::{DataflowId, NodeId},
-    limits::{MAX_LIVE_DATAFLOWS, SPAWN_DEADLINE},
+    limits::{MAX_FRAME_BYTES, MAX_HEADER_BYTES, MAX_LIVE_DATAFLOWS, SPAWN_DEADLINE},
     machine::RunPhase,
     refusal::{Changed, Refusal, RefusalCode},
 };
@@ -33,7 +34,8 @@ pub(crate) async fn carry_out(engine: &Arc<Engine>, order: EngineOrder) -> Resul
         EngineOrder::Spawn { dataflow }
         | EngineOrder::Release { dataflow, .. }
         | EngineOrder::Stop { dataflow, .. }
-        | EngineOrder::Forget { dataflow } => *dataflow,
+        | EngineOrder::Forget { dataflow }
+        | EngineOrder::Inspect { dataflow } => *dataflow,
         EngineOrder::Shutdown { force } => return shutdown(engine, *force).await,
     };
     let turn = engine.turn(dataflow);
@@ -51,6 +53,7 @@ pub(crate) async fn carry_out(engine: &Arc<Engine>, order: EngineOrder) -> Resul
             force,
         } => stop(engine, dataflow, grace_ms.map(Duration::from_millis), force).await,
         EngineOrder::Forget { dataflow } => forget(engine, dataflow),
+        EngineOrder::Inspect { dataflow } => inspect(engine, dataflow),
         EngineOrder::Shutdown { force } => shutdown(engine, force).await,
     };
     drop(held);
@@ -123,6 +126,23 @@ async fn check_run(engine: &Arc<Engine>, order: RunOrder) -> Result<EngineReply,
     let outputs = run.outputs().to_vec();
     engine.state().runs.insert(run);
     Ok(EngineReply::Checked { outputs })
+}
+
+/// Tells what a checked run would start.
+fn inspect(engine: &Engine, dataflow: DataflowId) -> Result<EngineReply, Refusal> {
+    let state = engine.state();
+    let run = state.runs.get(dataflow).ok_or_else(|| not_found(dataflow))?;
+    let facts = match (run.phase, &run.checked) {
+        (RunPhase::Prepared, Some(checked)) => checked.facts.clone(),
+        _ => return Err(wrong_state(run, "inspected")),
+    };
+    let reply = EngineReply::Facts(facts);
+    // Room for what stands around it.
+    if frame::encode(&reply, MAX_FRAME_BYTES - MAX_HEADER_BYTES).is_err() {
+        let message = format!("the paths of dataflow `{}` are too long to be told", run.order.name);
+        return Err(Refusal::new(RefusalCode::BadDescriptor, message));
+    }
+    Ok(reply)
 }
 
 async fn spawn_run(engine: &Arc<Engine>, dataflow: DataflowId) -> Result<EngineReply, Refusal> {

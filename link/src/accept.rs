@@ -8,20 +8,22 @@ use crate::{
     endpoint::{self, plain},
     error::LinkError,
     facade::{CredentialsReplacer, Facade},
-    gate::LogBudget,
+    gate::{Ended, LogBudget},
     hello::{self, HelloFault, Speaker},
+    idle::OpenStreams,
     intake::{self, HeldPermit},
+    overstay,
+    patience::Patience,
     peer::{Peer, PeerParts, Rights},
-    present::Present,
+    present::{Holder, Present},
     router::Router,
     secrets::EndpointSecrets,
     serve::{Gatekeeper, RefusedCommand, Service},
     shutdown::Tasks,
 };
-use dora_remote_certs::{Admission, Admit, CertificateFacts, Clock, Credentials, admit};
+use dora_remote_certs::{Admission, Admit, CertificateFacts, Clock, Credentials, admit, fingerprint};
 use dora_remote_protocol::{
     hello::{Hello, HelloAnswer, Welcome},
-    limits::HANDSHAKE_DEADLINE,
     version::VersionRange,
 };
 use quinn::{Connection, ConnectionError, Endpoint, Incoming};
@@ -31,7 +33,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 /// What an acceptor needs.
@@ -71,6 +73,7 @@ pub struct Acceptor {
     address: SocketAddr,
     options: AcceptOptions,
     replacer: CredentialsReplacer,
+    patience: Patience,
 }
 
 impl Acceptor {
@@ -96,7 +99,15 @@ impl Acceptor {
             address,
             options,
             replacer,
+            patience: Patience::default(),
         })
+    }
+
+    /// The same acceptor with other waits than the usual ones.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Patience) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// A handle with which the credentials can be replaced while peers are served.
@@ -137,6 +148,7 @@ impl Acceptor {
                     clock: Arc::clone(&self.options.clock),
                 }),
                 on_refusal: Arc::new(move |peer, command| refusals.refused(peer, command)),
+                patience: self.patience,
             },
             watcher,
             options: self.options,
@@ -187,24 +199,28 @@ struct Host {
 
 impl Host {
     /// The life of one connection.
-    async fn welcome(self: Arc<Self>, incoming: Incoming, mut permit: HeldPermit) {
+    async fn welcome(self: Arc<Self>, incoming: Incoming, permit: HeldPermit) {
         let remote = plain(incoming.remote_address());
         let handshake = async { incoming.accept()?.await };
-        let connection = match timeout(HANDSHAKE_DEADLINE, handshake).await {
+        let connection = match timeout(self.patience().handshake, handshake).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => return self.refused_handshake(remote, &error),
             Err(_) => {
-                permit.run_out_of_time();
+                permit.end(Ended::OutOfTime);
                 return self.refused(remote, None, "the handshake did not end in time");
             }
         };
-        drop(permit);
+        permit.end(Ended::Finished);
         let Some((chain, certificate, rights)) = self.judge(remote, &connection) else {
             connection.close(CloseCode::Refused.var(), b"");
             return;
         };
-        let Some(_place) = self.present.take(&certificate.identity) else {
-            self.refused(remote, Some(&certificate), "this identity has too many connections");
+        let holder = match rights {
+            Rights::JoinOnly(key) => Holder::Invite(key),
+            Rights::Full | Rights::RenewOnly => Holder::Identity(certificate.identity.clone()),
+        };
+        let Some(_place) = self.present.take(holder) else {
+            self.refused(remote, Some(&certificate), "this identity or invite has too many connections");
             connection.close(CloseCode::Refused.var(), b"too many connections");
             return;
         };
@@ -219,22 +235,19 @@ impl Host {
             hello: Some(hello),
             greeting: Some(Ok(welcome)),
         });
-        tracing::info!(peer = %peer.identity(), serial = peer.certificate().serial, %remote, "a peer has arrived");
+        let serial = &peer.certificate().serial;
+        tracing::info!(peer = %peer.identity(), serial, ?rights, %remote, "a peer has arrived");
         self.watcher.arrived(peer.clone());
-        let weak = peer.downgrade();
-        let lapsing = async {
-            // A lapsed peer has come to renew; what it may do is bounded on each of its streams.
-            if rights == Rights::RenewOnly {
-                std::future::pending::<()>().await;
-            }
-            self.certificate_end(&peer).await;
-            tracing::warn!(peer = %peer.identity(), %remote, "closed a connection whose certificate has ended");
-            peer.close(CloseCode::CertificateLapsed, "the certificate has ended");
+        let (weak, open) = (peer.downgrade(), OpenStreams::new());
+        let overstaying = async {
+            let (code, why) = overstay::overstayed(&peer, &*self.options.clock, self.patience(), &open).await;
+            tracing::info!(peer = %peer.identity(), %remote, why, "closed a connection that stood for long enough");
+            peer.close(code, why);
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            _ = self.service.run(&weak, &connection) => {}
-            () = lapsing => {}
+            _ = self.service.run(&weak, &connection, &open) => {}
+            () = overstaying => {}
         }
         let reason = peer.closed().await;
         tracing::info!(peer = %peer.identity(), %remote, %reason, "a peer has left");
@@ -255,9 +268,17 @@ impl Host {
         match admit(&chain, self.options.clock.now(), &self.options.admission.snapshot()) {
             Admit::Full(facts) => Some((chain, facts, Rights::Full)),
             Admit::RenewOnly(facts) => Some((chain, facts, Rights::RenewOnly)),
-            Admit::JoinOnly(_) => {
-                self.refused(remote, None, "an invitation was shown, and nothing here answers it");
-                None
+            Admit::JoinOnly(key, identity) => {
+                // Nothing that the holder of an invite says of itself counts: its certificate is self-made.
+                let now = self.options.clock.now();
+                let facts = CertificateFacts {
+                    identity,
+                    serial: String::new(),
+                    not_before: now,
+                    not_after: now + self.patience().one_purpose,
+                    fingerprint: chain.first().map(|der| fingerprint(der)).unwrap_or_default(),
+                };
+                Some((chain, facts, Rights::JoinOnly(key)))
             }
             Admit::No(rejection) => {
                 self.refused(remote, None, &rejection.to_string());
@@ -273,7 +294,7 @@ impl Host {
         connection: &Connection,
         certificate: &CertificateFacts,
     ) -> Option<(Hello, Welcome)> {
-        let (hello, mut outgoing) = match hello::receive(connection).await {
+        let (hello, mut outgoing) = match hello::receive(connection, self.patience().handshake).await {
             Ok(received) => received,
             Err(HelloFault::Late) => {
                 self.refused(remote, Some(certificate), "no hello came in time");
@@ -291,9 +312,13 @@ impl Host {
             Err(refusal) => {
                 let reason = format!("{refusal} (we speak {}, it speaks {})", VersionRange::OURS, hello.versions);
                 self.refused(remote, Some(certificate), &reason);
-                if hello::answer(&mut outgoing, &HelloAnswer::Refusal(refusal)).await.is_ok() {
+                let patience = self.patience().handshake;
+                if hello::answer(&mut outgoing, &HelloAnswer::Refusal(refusal), patience)
+                    .await
+                    .is_ok()
+                {
                     // The asker closes once it has read why.
-                    drop(timeout(HANDSHAKE_DEADLINE, connection.closed()).await);
+                    drop(timeout(patience, connection.closed()).await);
                 }
                 connection.close(CloseCode::Refused.var(), b"the hello was refused");
                 return None;
@@ -307,25 +332,19 @@ impl Host {
             time_unix_ms: unix_milliseconds(self.options.clock.now()),
             store_epoch: self.options.store_epoch,
         };
-        match hello::answer(&mut outgoing, &HelloAnswer::Welcome(welcome.clone())).await {
+        let answer = HelloAnswer::Welcome(welcome.clone());
+        match hello::answer(&mut outgoing, &answer, self.patience().handshake).await {
             Ok(()) => Some((hello, welcome)),
             Err(error) => {
-                tracing::debug!(%remote, %error, "a peer went away during its hello");
+                tracing::debug!(%remote, %error, "a peer went away during its hello, or did not read the answer");
+                connection.close(CloseCode::Unanswered.var(), b"the answer to the hello was not taken");
                 None
             }
         }
     }
 
-    /// Returns when the certificate of the peer has ended; an extension on the way moves the end.
-    async fn certificate_end(&self, peer: &Peer) {
-        let end = peer.certificate_end();
-        loop {
-            let Ok(left) = end.borrow().duration_since(self.options.clock.now()) else {
-                return;
-            };
-            // The wall clock may be set while we wait, so no wait is long.
-            sleep(left.min(CLOCK_CHECK) + Duration::from_millis(1)).await;
-        }
+    fn patience(&self) -> &Patience {
+        &self.service.patience
     }
 
     fn refused_handshake(&self, remote: SocketAddr, error: &ConnectionError) {
@@ -357,6 +376,3 @@ fn unix_milliseconds(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
-
-/// Longest time between two looks at the wall clock for a certificate's end.
-const CLOCK_CHECK: Duration = Duration::from_secs(60);

@@ -4,7 +4,8 @@
 
 use crate::{
     context::Context,
-    feed::{FeedSink, Pump},
+    feed::{FeedSink, Pump, PumpError},
+    patience::Patience,
     stream::{FrameReader, Outgoing, StreamError},
     upload::UploadBody,
 };
@@ -22,6 +23,7 @@ pub(crate) struct Asked {
     pub(crate) context: Context,
     pub(crate) incoming: FrameReader,
     pub(crate) outgoing: Outgoing,
+    pub(crate) patience: Patience,
 }
 
 /// How an asking ended, for the log.
@@ -31,6 +33,8 @@ pub(crate) enum Outcome {
     Refused(RefusalCode),
     /// The asker went away, or its connection did.
     Abandoned,
+    /// The asker is there and has stopped reading.
+    Stalled,
 }
 
 /// Answers a call.
@@ -41,10 +45,10 @@ where
     Fut: Future<Output = Result<R::Reply, Refusal>>,
 {
     let gone = asked.outgoing.stopped();
-    let context = asked.context.clone();
+    let (context, patience) = (asked.context.clone(), asked.patience);
     let work = async {
-        let request = read_body::<R>(&mut asked.incoming).await?;
-        read_end(&mut asked.incoming).await?;
+        let request = read_body::<R>(&mut asked.incoming, &patience).await?;
+        read_end(&mut asked.incoming, &patience).await?;
         handler(context, request).await.map_err(Stop::Refused)
     };
     let result = tokio::select! {
@@ -53,7 +57,7 @@ where
         result = work => result,
         () = over(asked.context.deadline) => Err(Stop::Refused(too_late())),
     };
-    give(&mut asked.outgoing, result).await
+    give(&mut asked.outgoing, result, &patience).await
 }
 
 /// Answers an upload.
@@ -67,12 +71,13 @@ where
         context,
         mut incoming,
         mut outgoing,
+        patience,
     } = asked;
     let gone = outgoing.stopped();
     let deadline = context.deadline;
     let work = async {
-        let request = read_body::<R>(&mut incoming).await?;
-        handler(context, request, UploadBody::new(incoming.into_stream()))
+        let request = read_body::<R>(&mut incoming, &patience).await?;
+        handler(context, request, UploadBody::new(incoming.into_stream(), &patience))
             .await
             .map_err(Stop::Refused)
     };
@@ -82,7 +87,7 @@ where
         result = work => result,
         () = over(deadline) => Err(Stop::Refused(too_late())),
     };
-    give(&mut outgoing, result).await
+    give(&mut outgoing, result, &patience).await
 }
 
 /// Answers a feed.
@@ -94,18 +99,18 @@ where
 {
     let gone = asked.outgoing.stopped();
     let deadline = asked.context.deadline;
-    let context = asked.context.clone();
+    let (context, patience) = (asked.context.clone(), asked.patience);
     let (incoming, outgoing) = (&mut asked.incoming, &mut asked.outgoing);
     let work = async {
         let request = async {
-            let request = read_body::<R>(incoming).await?;
-            read_end(incoming).await?;
+            let request = read_body::<R>(incoming, &patience).await?;
+            read_end(incoming, &patience).await?;
             Ok(request)
         };
         let ended = match request.await {
-            Ok(request) => pump(outgoing, deadline, |sink| handler(context, request, sink)).await?,
+            Ok(request) => pump(outgoing, deadline, patience.feed, |sink| handler(context, request, sink)).await?,
             Err(Stop::Refused(refusal)) => Err(refusal),
-            Err(Stop::Abandoned) => return Err(Stop::Abandoned),
+            Err(stop) => return Err(stop),
         };
         // The last frame is written here, where no frame before it can have been torn by a deadline.
         let (last, outcome) = match ended {
@@ -115,34 +120,39 @@ where
                 (FeedFrame::Refusal(refusal), Outcome::Refused(code))
             }
         };
-        outgoing.write(&last, MAX_FRAME_BYTES).await?;
+        match timeout(patience.feed, outgoing.write(&last, MAX_FRAME_BYTES)).await {
+            Ok(written) => written?,
+            Err(_) => return Err(Stop::Stalled),
+        }
         Ok(outcome)
     };
     let result = tokio::select! {
         biased;
         _ = gone => Err(Stop::Abandoned),
         result = work => result,
-        () = over(deadline.map(|deadline| deadline + GIVE_DEADLINE)) => Err(Stop::Abandoned),
+        () = over(deadline.map(|deadline| deadline + patience.answer)) => Err(Stop::Abandoned),
     };
     match result {
         Ok(outcome) => {
-            deliver(&mut asked.outgoing).await;
+            deliver(&mut asked.outgoing, &patience).await;
             outcome
         }
         Err(Stop::Refused(refusal)) => Outcome::Refused(refusal.code),
         Err(Stop::Abandoned) => Outcome::Abandoned,
+        Err(Stop::Stalled) => Outcome::Stalled,
     }
 }
 
 /// Says no to an asking whose verb is unknown or not allowed, in the one shape that every asker understands.
-pub(crate) async fn refuse(outgoing: &mut Outgoing, refusal: Refusal) -> Outcome {
-    give::<()>(outgoing, Err(Stop::Refused(refusal))).await
+pub(crate) async fn refuse(outgoing: &mut Outgoing, refusal: Refusal, patience: &Patience) -> Outcome {
+    give::<()>(outgoing, Err(Stop::Refused(refusal)), patience).await
 }
 
 /// Lets the handler fill the sink while the queue is written out.
 async fn pump<I, Fut>(
     outgoing: &mut Outgoing,
     deadline: Option<std::time::Instant>,
+    stall: Duration,
     handle: impl FnOnce(FeedSink<I>) -> Fut,
 ) -> Result<Result<(), Refusal>, Stop>
 where
@@ -156,7 +166,7 @@ where
             () = over(deadline) => Err(too_late()),
         })
     };
-    let (ended, ()) = tokio::try_join!(handling, async { pump.run(outgoing).await.map_err(Stop::from) })?;
+    let (ended, ()) = tokio::try_join!(handling, async { pump.run(outgoing, stall).await.map_err(Stop::from) })?;
     match pump.fault() {
         Some(error) => {
             tracing::error!(%error, "an item of a feed does not fit into a frame");
@@ -166,8 +176,8 @@ where
     }
 }
 
-async fn read_body<R: DeserializeOwned>(incoming: &mut FrameReader) -> Result<R, Stop> {
-    match timeout(BODY_DEADLINE, incoming.read(MAX_FRAME_BYTES)).await {
+async fn read_body<R: DeserializeOwned>(incoming: &mut FrameReader, patience: &Patience) -> Result<R, Stop> {
+    match timeout(patience.body, incoming.read(MAX_FRAME_BYTES)).await {
         Ok(Ok(Some(request))) => Ok(request),
         Ok(Ok(None)) => Err(bad_request("the request has no body")),
         Ok(Err(error)) => Err(Stop::from(error)),
@@ -175,14 +185,14 @@ async fn read_body<R: DeserializeOwned>(incoming: &mut FrameReader) -> Result<R,
     }
 }
 
-async fn read_end(incoming: &mut FrameReader) -> Result<(), Stop> {
-    match timeout(BODY_DEADLINE, incoming.expect_end()).await {
+async fn read_end(incoming: &mut FrameReader, patience: &Patience) -> Result<(), Stop> {
+    match timeout(patience.body, incoming.expect_end()).await {
         Ok(result) => Ok(result?),
         Err(_) => Err(bad_request("the end of the request did not arrive in time")),
     }
 }
 
-async fn give<T: Serialize>(outgoing: &mut Outgoing, result: Result<T, Stop>) -> Outcome {
+async fn give<T: Serialize>(outgoing: &mut Outgoing, result: Result<T, Stop>, patience: &Patience) -> Outcome {
     let (answer, mut outcome) = match result {
         Ok(reply) => (Answer::Reply(reply), Outcome::Replied),
         Err(Stop::Refused(refusal)) => {
@@ -190,6 +200,7 @@ async fn give<T: Serialize>(outgoing: &mut Outgoing, result: Result<T, Stop>) ->
             (Answer::Refusal(refusal), Outcome::Refused(code))
         }
         Err(Stop::Abandoned) => return Outcome::Abandoned,
+        Err(Stop::Stalled) => return Outcome::Stalled,
     };
     let writing = async {
         match outgoing.write(&answer, MAX_FRAME_BYTES).await {
@@ -202,19 +213,20 @@ async fn give<T: Serialize>(outgoing: &mut Outgoing, result: Result<T, Stop>) ->
             written => written,
         }
     };
-    match timeout(GIVE_DEADLINE, writing).await {
+    match timeout(patience.answer, writing).await {
         Ok(Ok(())) => {
-            deliver(outgoing).await;
+            deliver(outgoing, patience).await;
             outcome
         }
-        Ok(Err(_)) | Err(_) => Outcome::Abandoned,
+        Ok(Err(_)) => Outcome::Abandoned,
+        Err(_) => Outcome::Stalled,
     }
 }
 
 /// Finishes and waits until the asker's side has all of it: a connection that closes earlier would lose the answer.
-async fn deliver(outgoing: &mut Outgoing) {
+async fn deliver(outgoing: &mut Outgoing, patience: &Patience) {
     outgoing.finish();
-    drop(timeout(GIVE_DEADLINE, outgoing.stopped()).await);
+    drop(timeout(patience.answer, outgoing.stopped()).await);
 }
 
 async fn over(deadline: Option<std::time::Instant>) {
@@ -241,6 +253,16 @@ fn bad_request(message: impl Into<String>) -> Stop {
 enum Stop {
     Refused(Refusal),
     Abandoned,
+    Stalled,
+}
+
+impl From<PumpError> for Stop {
+    fn from(error: PumpError) -> Self {
+        match error {
+            PumpError::Stream(error) => error.into(),
+            PumpError::Stalled => Self::Stalled,
+        }
+    }
 }
 
 impl From<StreamError> for Stop {
@@ -253,8 +275,3 @@ impl From<StreamError> for Stop {
         }
     }
 }
-
-/// Time for the body of a request to arrive once its header has.
-const BODY_DEADLINE: Duration = Duration::from_secs(60);
-/// Time for an answer to be written, and again for the asker's side to acknowledge it.
-const GIVE_DEADLINE: Duration = Duration::from_secs(30);

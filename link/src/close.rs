@@ -58,6 +58,8 @@ codes! {
     CertificateLapsed = 6, "certificate-lapsed";
     /// The hello, or its answer, did not come in time.
     Unanswered = 7, "unanswered";
+    /// The time of the connection is over: nothing was asked on it for too long, or it was let in for one purpose alone.
+    TimeOver = 8, "time-over";
 }
 
 impl CloseCode {
@@ -178,6 +180,7 @@ mod tests {
                 (5, "protocol-error"),
                 (6, "certificate-lapsed"),
                 (7, "unanswered"),
+                (8, "time-over"),
             ]
         );
     }

@@ -8,6 +8,8 @@ use crate::{
     endpoint::{self, DialKind, plain},
     error::{CallError, DialError, LinkError},
     hello::{self, Speaker},
+    idle::OpenStreams,
+    patience::Patience,
     peer::{Peer, PeerParts, Rights, WeakPeer},
     race::Race,
     router::Router,
@@ -16,7 +18,10 @@ use crate::{
     stream::{FrameReader, StreamError},
     verdict::verdict,
 };
-use dora_remote_certs::{Clock, Credentials, SystemClock, VerifyReport, client_config_with_report, facts_of};
+use dora_remote_certs::{
+    Clock, Credentials, JoinCredentials, JoinTarget, SystemClock, VerifyReport, client_config_for_join,
+    client_config_with_report, facts_of,
+};
 use dora_remote_protocol::{hello::HelloAnswer, limits::DIAL_DEADLINE};
 use quinn::{ClientConfig, Connection, Endpoint, EndpointConfig, crypto::rustls::QuicClientConfig};
 use rustls::pki_types::CertificateDer;
@@ -31,7 +36,7 @@ use tokio::time::timeout;
 
 /// Dials coordinators with one set of credentials. One UDP socket, opened with the first dial, serves all its connections.
 pub struct Dialer {
-    credentials: Credentials,
+    shown: Shown,
     speaker: Speaker,
     kind: DialKind,
     clock: Arc<dyn Clock>,
@@ -60,10 +65,14 @@ impl Dialer {
         kind: DialKind,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, LinkError> {
+        Self::showing(Shown::Identity(credentials.clone()), speaker, kind, clock)
+    }
+
+    pub(crate) fn showing(shown: Shown, speaker: Speaker, kind: DialKind, clock: Arc<dyn Clock>) -> Result<Self, LinkError> {
         // Made here once to fail early; each attempt makes its own, for a report of its own.
-        client_config_with_report(credentials, Arc::clone(&clock), Arc::default())?;
+        shown.config(Arc::clone(&clock), Arc::default())?;
         Ok(Self {
-            credentials: credentials.clone(),
+            shown,
             speaker,
             kind,
             clock,
@@ -91,8 +100,7 @@ impl Dialer {
     /// # Errors
     /// See [`DialError`].
     pub async fn dial(&self, address: &Address) -> Result<Peer, DialError> {
-        let (peer, _) = self.connect(address).await?;
-        Ok(peer)
+        Ok(self.connect(address).await?.peer)
     }
 
     /// As [`Dialer::dial`], and serves what the coordinator asks on this connection, until it ends or the peer is dropped.
@@ -101,16 +109,17 @@ impl Dialer {
     /// See [`DialError`].
     pub async fn dial_with_router(&self, address: &Address, router: Router) -> Result<Peer, DialError> {
         let router = router.build().map_err(LinkError::from)?;
-        let (peer, connection) = self.connect(address).await?;
+        let Dialled { peer, connection, .. } = self.connect(address).await?;
         let service = Service {
             router: Arc::new(router),
             handlers: self.handlers.clone(),
             gatekeeper: None,
             on_refusal: Arc::new(|_, _| {}),
+            patience: Patience::default(),
         };
         let weak = peer.downgrade();
         self.loops.spawn("orders", async move {
-            service.run(&weak, &connection).await;
+            service.run(&weak, &connection, &OpenStreams::new()).await;
         });
         Ok(peer)
     }
@@ -146,12 +155,13 @@ impl Dialer {
         }
     }
 
-    async fn connect(&self, address: &Address) -> Result<(Peer, Connection), DialError> {
+    pub(crate) async fn connect(&self, address: &Address) -> Result<Dialled, DialError> {
         self.check_own_certificate()?;
         let endpoint = self.endpoint()?;
         let began = Instant::now();
         let mut race = Race::default();
-        let connection = match timeout(DIAL_DEADLINE, race.run(&|report| self.config(report), &endpoint, address)).await {
+        let (connection, report) = match timeout(DIAL_DEADLINE, race.run(&|report| self.config(report), &endpoint, address)).await
+        {
             Ok(outcome) => outcome?,
             Err(_) => return Err(race.lost(address, began.elapsed())),
         };
@@ -169,22 +179,33 @@ impl Dialer {
             greeting: None,
         });
         let hello = self.speaker.hello(self.next_counter());
-        let answer = hello::say(&connection, &hello).await.map_err(|error| match error {
-            StreamError::Lost(error) => verdict(remote, &error, None),
-            other => DialError::Tls {
-                address: remote,
-                detail: format!("cannot say hello: {other}"),
-            },
-        })?;
+        let unsaid = |detail: String| DialError::Tls {
+            address: remote,
+            detail: format!("cannot say hello: {detail}"),
+        };
+        let answer = match timeout(DIAL_DEADLINE, hello::say(&connection, &hello)).await {
+            Ok(said) => said.map_err(|error| match error {
+                StreamError::Lost(error) => verdict(remote, &error, None),
+                other => unsaid(other.to_string()),
+            })?,
+            Err(_) => return Err(unsaid("it takes no stream".to_owned())),
+        };
         let weak = peer.downgrade();
         self.loops.spawn("hello", async move { await_answer(weak, answer).await });
         tracing::debug!(%remote, peer = %peer.identity(), took = ?began.elapsed(), "dialled");
-        Ok((peer, connection))
+        Ok(Dialled {
+            peer,
+            connection,
+            report,
+        })
     }
 
     /// People are told at once that their certificate has ended; a daemon tries, because it may still be let in to renew.
     fn check_own_certificate(&self) -> Result<(), DialError> {
-        let not_after = self.credentials.certificate().not_after;
+        let Shown::Identity(credentials) = &self.shown else {
+            return Ok(());
+        };
+        let not_after = credentials.certificate().not_after;
         let now = self.clock.now();
         if self.kind != DialKind::Daemon && now > not_after {
             return Err(DialError::OurCertificateExpired { not_after, now });
@@ -219,7 +240,7 @@ impl Dialer {
 
     /// A configuration of its own for each attempt, so that the verifier's report belongs to that attempt alone.
     fn config(&self, report: &Arc<VerifyReport>) -> Result<ClientConfig, LinkError> {
-        let tls = client_config_with_report(&self.credentials, Arc::clone(&self.clock), Arc::clone(report))?;
+        let tls = self.shown.config(Arc::clone(&self.clock), Arc::clone(report))?;
         let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
         config.transport_config(endpoint::dialling_transport(self.kind));
         Ok(config)
@@ -229,10 +250,36 @@ impl Dialer {
 impl std::fmt::Debug for Dialer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Dialer")
-            .field("identity", &format_args!("{}", self.credentials.identity()))
+            .field("shown", &self.shown)
             .field("kind", &self.kind)
             .finish_non_exhaustive()
     }
+}
+
+/// What the dialling side proves itself with, and by what it knows the coordinator.
+#[derive(Debug)]
+pub(crate) enum Shown {
+    /// A certificate of ours.
+    Identity(Credentials),
+    /// The key of an invite.
+    Invite(JoinCredentials, JoinTarget),
+}
+
+impl Shown {
+    fn config(&self, clock: Arc<dyn Clock>, report: Arc<VerifyReport>) -> Result<rustls::ClientConfig, LinkError> {
+        Ok(match self {
+            Self::Identity(credentials) => client_config_with_report(credentials, clock, report)?,
+            Self::Invite(credentials, target) => client_config_for_join(credentials, target, clock, report)?,
+        })
+    }
+}
+
+/// A connection on which the hello was sent.
+pub(crate) struct Dialled {
+    pub(crate) peer: Peer,
+    pub(crate) connection: Connection,
+    /// What the verifier has learnt of the coordinator.
+    pub(crate) report: Arc<VerifyReport>,
 }
 
 /// Waits for the answer to the hello, and tells everybody who waits for it.

@@ -187,13 +187,23 @@ impl Pump {
         (sink, Self { frames, fault })
     }
 
-    /// Writes what comes until the sink is dropped; writes an idle mark when nothing comes.
-    pub(crate) async fn run(&mut self, outgoing: &mut Outgoing) -> Result<(), StreamError> {
+    /// Writes what comes until the sink is dropped; writes an idle mark when nothing comes. Gives up when one frame cannot be
+    /// written for as long as `stall`, because the reader takes nothing.
+    pub(crate) async fn run(&mut self, outgoing: &mut Outgoing, stall: Duration) -> Result<(), PumpError> {
         loop {
-            match timeout(FEED_IDLE, self.frames.recv()).await {
-                Ok(Some(frame)) => outgoing.write_bytes(frame).await?,
-                Ok(None) => return Ok(()),
-                Err(_) => outgoing.write(&FeedFrame::<()>::Idle, MAX_FRAME_BYTES).await?,
+            let writing = async {
+                match timeout(FEED_IDLE, self.frames.recv()).await {
+                    Ok(Some(frame)) => Ok(Some(frame)),
+                    Ok(None) => Ok(None),
+                    Err(_) => frame::encode(&FeedFrame::<()>::Idle, MAX_FRAME_BYTES).map(|bytes| Some(bytes.into())),
+                }
+            };
+            let Some(frame) = writing.await.map_err(StreamError::Frame)? else {
+                return Ok(());
+            };
+            match timeout(stall, outgoing.write_bytes(frame)).await {
+                Ok(written) => written?,
+                Err(_) => return Err(PumpError::Stalled),
             }
         }
     }
@@ -201,6 +211,21 @@ impl Pump {
     /// The item that did not fit, if there was one.
     pub(crate) fn fault(&self) -> Option<&FrameError> {
         self.fault.get()
+    }
+}
+
+/// Why a feed is not written any further.
+#[derive(Debug)]
+pub(crate) enum PumpError {
+    /// The stream cannot be written.
+    Stream(StreamError),
+    /// The reader takes nothing.
+    Stalled,
+}
+
+impl From<StreamError> for PumpError {
+    fn from(error: StreamError) -> Self {
+        Self::Stream(error)
     }
 }
 

@@ -9,12 +9,14 @@ use crate::{
 use dora_remote_protocol::{
     hello::{Hello, HelloAnswer, Welcome},
     ids::{BootId, InstanceId},
-    limits::{HANDSHAKE_DEADLINE, MAX_HELLO_BYTES},
+    limits::MAX_HELLO_BYTES,
     refusal::{Refusal, RefusalCode},
     request::Priority,
     version::{Version, VersionMismatch, VersionRange},
 };
 use quinn::Connection;
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// What this side says of itself in its hello or its welcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,8 +60,8 @@ pub(crate) async fn read_answer(mut answer: FrameReader) -> Result<HelloAnswer, 
     Ok(read)
 }
 
-/// Waits for the first stream and reads the hello from it.
-pub(crate) async fn receive(connection: &Connection) -> Result<(Hello, Outgoing), HelloFault> {
+/// Waits for the first stream and reads the hello from it, all within `patience`.
+pub(crate) async fn receive(connection: &Connection, patience: Duration) -> Result<(Hello, Outgoing), HelloFault> {
     let reading = async {
         let (send, recv) = connection.accept_bi().await.map_err(StreamError::Lost)?;
         let outgoing = Outgoing::new(send, Priority::Safety);
@@ -68,15 +70,18 @@ pub(crate) async fn receive(connection: &Connection) -> Result<(Hello, Outgoing)
         incoming.expect_end().await?;
         Ok((hello, outgoing))
     };
-    match tokio::time::timeout(HANDSHAKE_DEADLINE, reading).await {
+    match timeout(patience, reading).await {
         Ok(result) => result.map_err(HelloFault::Broken),
         Err(_) => Err(HelloFault::Late),
     }
 }
 
-/// Writes the answer to a hello.
-pub(crate) async fn answer(outgoing: &mut Outgoing, answer: &HelloAnswer) -> Result<(), StreamError> {
-    outgoing.write(answer, MAX_ANSWER_BYTES).await?;
+/// Writes the answer to a hello, within `patience`.
+pub(crate) async fn answer(outgoing: &mut Outgoing, answer: &HelloAnswer, patience: Duration) -> Result<(), StreamError> {
+    match timeout(patience, outgoing.write(answer, MAX_ANSWER_BYTES)).await {
+        Ok(written) => written?,
+        Err(_) => return Err(StreamError::Abandoned),
+    }
     outgoing.finish();
     Ok(())
 }

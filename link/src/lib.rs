@@ -5,10 +5,10 @@
 //! checked here, once, before a body is decoded. Which runtime all of this runs on is the caller's business; one
 //! current-thread runtime that does no file I/O is fastest.
 //!
-//! - [`address`], [`dial`], [`accept`], [`endpoint`], [`secrets`]: how a connection comes about;
+//! - [`address`], [`dial`], [`join`], [`accept`], [`endpoint`], [`secrets`]: how a connection comes about;
 //! - [`hello`], [`peer`], [`close`]: its first words, its life, its end;
 //! - [`call`], [`feed`], [`upload`], [`router`], [`serve`]: what is said on it;
-//! - [`shutdown`], [`retry`], [`error`]: ending, trying again, and what can go wrong.
+//! - [`patience`], [`shutdown`], [`retry`], [`error`]: how long peers are waited for, ending, trying again, and what can go wrong.
 
 pub mod accept;
 pub mod address;
@@ -25,8 +25,12 @@ mod facade;
 pub mod feed;
 mod gate;
 pub mod hello;
+mod idle;
 mod intake;
+pub mod join;
 mod keys;
+mod overstay;
+pub mod patience;
 pub mod peer;
 mod present;
 mod race;
@@ -50,6 +54,8 @@ pub use error::{CallError, DialError, LinkError, RouterError};
 pub use facade::CredentialsReplacer;
 pub use feed::{Feed, FeedSink, Gone, Pulse};
 pub use hello::Speaker;
+pub use join::JoinDialer;
+pub use patience::Patience;
 pub use peer::{Peer, Rights};
 pub use retry::Backoff;
 pub use router::Router;

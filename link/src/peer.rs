@@ -8,7 +8,7 @@ use crate::{
     error::CallError,
     hello::Greeting,
 };
-use dora_remote_certs::CertificateFacts;
+use dora_remote_certs::{CertificateFacts, JoinKey};
 use dora_remote_protocol::{
     hello::{Hello, Welcome},
     identity::Identity,
@@ -34,6 +34,8 @@ pub enum Rights {
     Full,
     /// Only to renew: its certificate has lapsed and its key is known.
     RenewOnly,
+    /// Only to join: it has shown the key of an invite, and no certificate of ours.
+    JoinOnly(JoinKey),
 }
 
 /// A handle to one connection. Clones are cheap; when the last one is dropped, the connection is closed as done.
@@ -43,13 +45,13 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Who the peer is, as its certificate says.
+    /// Who the peer is, as its certificate says; with [`Rights::JoinOnly`] whom its invite is for, which it is not yet.
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.inner.certificate.identity
     }
 
-    /// The certificate that the peer has shown.
+    /// The certificate that the peer has shown. With [`Rights::JoinOnly`] there is none of ours: its serial is empty then.
     #[must_use]
     pub fn certificate(&self) -> &CertificateFacts {
         &self.inner.certificate
@@ -184,7 +186,9 @@ impl Peer {
         &self.inner.connection
     }
 
-    pub(crate) fn chain(&self) -> &[CertificateDer<'static>] {
+    /// The chain that the peer has shown, its own certificate first; with [`Rights::JoinOnly`] nobody stands behind it.
+    #[must_use]
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
         &self.inner.chain
     }
 

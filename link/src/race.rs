@@ -28,13 +28,13 @@ pub(crate) struct Race {
 }
 
 impl Race {
-    /// Connects to the first address that finishes a handshake.
+    /// Connects to the first address that finishes a handshake; gives what its verifier has learnt as well.
     pub(crate) async fn run(
         &mut self,
         make_config: &MakeConfig<'_>,
         endpoint: &Endpoint,
         address: &Address,
-    ) -> Result<Connection, DialError> {
+    ) -> Result<(Connection, Arc<VerifyReport>), DialError> {
         let began = Instant::now();
         let has_ipv6 = endpoint.local_addr().is_ok_and(|local| local.is_ipv6());
         let found = resolve(address).await?;
@@ -68,7 +68,7 @@ impl Race {
                 running.join_next().await
             };
             match ended {
-                Some(Ok((_, Ok(connection), _))) => return Ok(connection),
+                Some(Ok((_, Ok(connection), report))) => return Ok((connection, report)),
                 Some(Ok((remote, Err(error), report))) => self.note(verdict(remote, &error, report.take())),
                 Some(Err(_)) => return Err(LinkError::TaskPanicked { task: "dial" }.into()),
                 None => {}

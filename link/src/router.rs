@@ -85,6 +85,15 @@ impl Router {
         self
     }
 
+    /// Lets the holders of invites ask this verb, and nobody else, whatever roles it names. They may ask nothing but such verbs.
+    #[must_use]
+    pub fn only_for_invited<R: Request>(mut self) -> Self {
+        if let Some(route) = self.routes.get_mut(&R::VERB) {
+            route.for_invited = true;
+        }
+        self
+    }
+
     /// Checks the table. An unchecked one works too, and the first of two handlers for a verb answers.
     ///
     /// # Errors
@@ -129,6 +138,7 @@ impl Router {
             shape,
             priority: R::PRIORITY,
             for_lapsed: false,
+            for_invited: false,
             handler: Box::new(handler),
         };
         self.routes.insert(R::VERB, route);
@@ -150,6 +160,7 @@ pub(crate) struct Route {
     pub(crate) shape: Shape,
     pub(crate) priority: Priority,
     pub(crate) for_lapsed: bool,
+    pub(crate) for_invited: bool,
     pub(crate) handler: Box<dyn Fn(Asked) -> Answering + Send + Sync>,
 }
 

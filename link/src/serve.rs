@@ -6,6 +6,8 @@ use crate::{
     answer::{self, Asked, Outcome},
     close::CloseCode,
     context::Context,
+    idle::OpenStreams,
+    patience::Patience,
     peer::{Peer, Rights, WeakPeer},
     router::{Route, Router},
     shutdown::Tasks,
@@ -13,7 +15,8 @@ use crate::{
 };
 use dora_remote_certs::{Admission, Admit, Clock, Rejection, admit};
 use dora_remote_protocol::{
-    limits::{HEADER_DEADLINE, MAX_DEADLINE, MAX_HEADER_BYTES},
+    identity::Role,
+    limits::{MAX_DEADLINE, MAX_HEADER_BYTES},
     refusal::{Refusal, RefusalCode},
     request::{Header, Priority, Shape},
 };
@@ -34,6 +37,7 @@ pub(crate) struct Service {
     pub(crate) gatekeeper: Option<Gatekeeper>,
     /// Hears of each command that was refused before a handler saw it.
     pub(crate) on_refusal: OnRefusal,
+    pub(crate) patience: Patience,
 }
 
 /// Hears of each command that was refused before a handler saw it.
@@ -51,8 +55,8 @@ pub struct RefusedCommand {
 }
 
 impl Service {
-    /// Serves every stream that the peer opens, until the connection ends.
-    pub(crate) async fn run(&self, peer: &WeakPeer, connection: &Connection) -> ConnectionError {
+    /// Serves every stream that the peer opens, until the connection ends, and counts them in `open`.
+    pub(crate) async fn run(&self, peer: &WeakPeer, connection: &Connection, open: &OpenStreams) -> ConnectionError {
         loop {
             let (send, recv) = match connection.accept_bi().await {
                 Ok(stream) => stream,
@@ -62,21 +66,23 @@ impl Service {
                 // The last handle was dropped, so the connection is closing.
                 return connection.closed().await;
             };
-            let service = self.clone();
-            self.handlers
-                .spawn("stream", async move { service.stream(peer, send, recv).await });
+            let (service, open) = (self.clone(), open.enter());
+            self.handlers.spawn("stream", async move {
+                service.stream(peer, send, recv).await;
+                drop(open);
+            });
         }
     }
 
     async fn stream(&self, peer: Peer, send: SendStream, recv: RecvStream) {
         let mut incoming = FrameReader::new(recv);
         let mut outgoing = Outgoing::new(send, Priority::Command);
-        let header: Header = match timeout(HEADER_DEADLINE, incoming.read(MAX_HEADER_BYTES)).await {
+        let header: Header = match timeout(self.patience.header, incoming.read(MAX_HEADER_BYTES)).await {
             Ok(Ok(Some(header))) => header,
             Ok(Err(StreamError::Frame(error))) => {
                 tracing::warn!(peer = %peer.identity(), remote = %peer.remote_address(), %error, "refused a broken header");
                 let refusal = Refusal::new(RefusalCode::BadRequest, format!("the header breaks the protocol: {error}"));
-                answer::refuse(&mut outgoing, refusal).await;
+                answer::refuse(&mut outgoing, refusal, &self.patience).await;
                 return;
             }
             Ok(Ok(None) | Err(_)) | Err(_) => {
@@ -87,7 +93,7 @@ impl Service {
         let route = self.router.route(header.verb);
         match self.check(&peer, &header, route) {
             Ok(route) => {
-                let asked = asked(peer, &header, route.shape, incoming, outgoing, &self.handlers);
+                let asked = self.asked(peer, &header, route.shape, incoming, outgoing);
                 run(asked, &header, route).await;
             }
             Err(denial) => self.deny(&peer, header, route, denial, outgoing).await,
@@ -105,6 +111,31 @@ impl Service {
                 .hint("the other side is of another version; upgrade the older one");
             return Err(refusal.into());
         };
+        let rights = match &self.gatekeeper {
+            Some(gatekeeper) => gatekeeper.judge(peer)?,
+            None => Rights::Full,
+        };
+        // What the rights are for comes before the role: an invite has none yet.
+        match (rights, route.for_invited) {
+            (Rights::JoinOnly(_), true) => return Ok(route),
+            (Rights::JoinOnly(_), false) => {
+                let message = format!("an invite allows nothing but joining, not `{}`", route.name);
+                let refusal =
+                    Refusal::new(RefusalCode::Denied, message).hint("join first, and ask with the identity that you get");
+                return Err(refusal.into());
+            }
+            (Rights::Full | Rights::RenewOnly, true) => {
+                let message = format!(
+                    "`{}` is for the holder of an invite alone, and this is {}",
+                    route.name,
+                    peer.identity()
+                );
+                let refusal = Refusal::new(RefusalCode::Denied, message)
+                    .hint("use the token of an invite; the identity that you have was not changed");
+                return Err(refusal.into());
+            }
+            (Rights::Full | Rights::RenewOnly, false) => {}
+        }
         let role = peer.identity().role;
         if !route.may_ask.contains(role) {
             let refusal = Refusal::new(
@@ -114,15 +145,10 @@ impl Service {
             .hint("ask an admin, or use credentials of another role");
             return Err(refusal.into());
         }
-        let rights = match &self.gatekeeper {
-            Some(gatekeeper) => gatekeeper.judge(peer)?,
-            None => Rights::Full,
-        };
-        match rights {
-            Rights::Full => Ok(route),
-            Rights::RenewOnly if route.for_lapsed => Ok(route),
-            Rights::RenewOnly => Err(lapsed(false)),
+        if rights == Rights::RenewOnly && !route.for_lapsed {
+            return Err(lapsed(false));
         }
+        Ok(route)
     }
 
     async fn deny(&self, peer: &Peer, header: Header, route: Option<&Route>, denial: Denial, mut outgoing: Outgoing) {
@@ -145,28 +171,29 @@ impl Service {
             );
         }
         (self.on_refusal)(peer, &refused);
-        answer::refuse(&mut outgoing, refused.refusal).await;
+        answer::refuse(&mut outgoing, refused.refusal, &self.patience).await;
         if let Some(code) = close {
             peer.close(code, code.as_str());
         }
     }
-}
 
-fn asked(peer: Peer, header: &Header, shape: Shape, incoming: FrameReader, outgoing: Outgoing, handlers: &Tasks) -> Asked {
-    let time = match (header.deadline_ms, shape) {
-        (0, Shape::Feed) => None,
-        (0, Shape::Call | Shape::Upload) => Some(MAX_DEADLINE),
-        (milliseconds, _) => Some(Duration::from_millis(milliseconds.into()).min(MAX_DEADLINE)),
-    };
-    Asked {
-        context: Context {
-            peer,
-            request_id: header.request_id,
-            deadline: time.map(|time| Instant::now() + time),
-            shutdown: handlers.token().clone(),
-        },
-        incoming,
-        outgoing,
+    fn asked(&self, peer: Peer, header: &Header, shape: Shape, incoming: FrameReader, outgoing: Outgoing) -> Asked {
+        let time = match (header.deadline_ms, shape) {
+            (0, Shape::Feed) => None,
+            (0, Shape::Call | Shape::Upload) => Some(MAX_DEADLINE),
+            (milliseconds, _) => Some(Duration::from_millis(milliseconds.into()).min(MAX_DEADLINE)),
+        };
+        Asked {
+            context: Context {
+                peer,
+                request_id: header.request_id,
+                deadline: time.map(|time| Instant::now() + time),
+                shutdown: self.handlers.token().clone(),
+            },
+            incoming,
+            outgoing,
+            patience: self.patience,
+        }
     }
 }
 
@@ -189,6 +216,13 @@ async fn run(asked: Asked, header: &Header, route: &Route) {
         Outcome::Abandoned => {
             tracing::debug!(peer = %peer.identity(), name = route.name, %request_id, ?took, "the asker went away");
         }
+        Outcome::Stalled => {
+            tracing::warn!(peer = %peer.identity(), name = route.name, %request_id, ?took, "the asker has stopped reading");
+            // A person's program that paused comes back and goes on where it was; a machine's other streams are worth more.
+            if !matches!(peer.identity().role, Role::Daemon | Role::Coordinator) {
+                peer.close(CloseCode::TimeOver, "nothing was read for too long");
+            }
+        }
     }
 }
 
@@ -206,15 +240,21 @@ impl Gatekeeper {
         // A peer that was issued a new certificate on this connection is judged as if the one that it showed had not ended.
         let renewed = *peer.certificate_end().borrow() > now;
         let at = if renewed { now.min(shown_until) } else { now };
-        match admit(peer.chain(), at, &self.admission.snapshot()) {
-            Admit::Full(_) => Ok(Rights::Full),
-            Admit::RenewOnly(_) => Ok(Rights::RenewOnly),
-            Admit::No(Rejection::Expired { .. }) => Err(lapsed(true)),
-            Admit::No(Rejection::Revoked { .. }) => Err(Denial {
+        match (admit(peer.chain(), at, &self.admission.snapshot()), peer.rights()) {
+            (Admit::JoinOnly(key, _), Rights::JoinOnly(shown)) if key == shown => Ok(Rights::JoinOnly(key)),
+            (_, Rights::JoinOnly(_)) => Err(Denial {
+                refusal: Refusal::new(RefusalCode::InviteVoid, "the invite is not known any more").hint("ask for a new one"),
+                close: Some(CloseCode::Refused),
+            }),
+            // Who came to renew comes anew with what it was given: its life as a peer begins with that.
+            (Admit::Full(_), rights) => Ok(rights),
+            (Admit::RenewOnly(_), _) => Ok(Rights::RenewOnly),
+            (Admit::No(Rejection::Expired { .. }), _) => Err(lapsed(true)),
+            (Admit::No(Rejection::Revoked { .. }), _) => Err(Denial {
                 refusal: Refusal::new(RefusalCode::Denied, "the certificate was revoked").hint("ask an admin"),
                 close: Some(CloseCode::Revoked),
             }),
-            Admit::JoinOnly(_) | Admit::No(_) => Err(Denial {
+            (Admit::JoinOnly(..) | Admit::No(_), _) => Err(Denial {
                 refusal: Refusal::new(RefusalCode::Denied, "the certificate is not accepted any more").hint("ask an admin"),
                 close: Some(CloseCode::Refused),
             }),

@@ -1,8 +1,9 @@
 // Included by path from the fuzz target and from the test that replays its corpus: everything that can arrive from a peer.
 
 use dora_remote_protocol::{
+    access,
     agent_to_engine::{AgentFrame, AgentHello},
-    cli_to_coordinator as cli, coordinator_to_daemon as order, daemon_to_coordinator as report,
+    audit, backup, cli_to_coordinator as cli, coordinator_to_daemon as order, daemon_to_coordinator as report,
     engine_to_agent::{EngineFrame, EngineHello},
     frame,
     hello::{Hello, HelloAnswer},
@@ -45,6 +46,21 @@ pub(crate) fn decode_any(bytes: &[u8]) {
         exchange::<report::ReportEvents>,
         exchange::<report::ShipLogs>,
         exchange::<report::FetchBundle>,
+        exchange::<access::CreateInvite>,
+        exchange::<access::ListInvites>,
+        exchange::<access::RevokeInvite>,
+        exchange::<access::Revoke>,
+        exchange::<access::ListIdentities>,
+        exchange::<access::Renew>,
+        exchange::<access::Join>,
+        exchange::<access::AcceptRestore>,
+        exchange::<audit::ReadAudit>,
+        exchange::<audit::ListWitnesses>,
+        exchange::<backup::ReadBackup>,
+        exchange::<order::KeepHead>,
+        exchange::<order::KeepRevocations>,
+        exchange::<order::ShowHeads>,
+        exchange::<order::Ping>,
     ];
     messages[usize::from(*kind) % messages.len()](body);
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// Versions of this language that this build speaks.
 pub const ENGINE_VERSIONS: VersionRange = VersionRange {
     oldest: Version(1),
-    newest: Version(1),
+    newest: Version(2),
 };
 
 /// First frame of the agent.
@@ -79,6 +79,27 @@ pub enum EngineOrder {
         /// Stop what runs.
         force: bool,
     },
+    /// Tell what the local nodes of a checked run would start; answered with [`crate::engine_to_agent::RunFacts`].
+    Inspect {
+        /// Which run.
+        dataflow: DataflowId,
+    },
+}
+
+impl EngineOrder {
+    /// The first version that knows the order: it must not be sent to an engine with which an older one was agreed.
+    #[must_use]
+    pub const fn since(&self) -> Version {
+        match self {
+            Self::Check(_)
+            | Self::Spawn { .. }
+            | Self::Release { .. }
+            | Self::Stop { .. }
+            | Self::Forget { .. }
+            | Self::Shutdown { .. } => Version(1),
+            Self::Inspect { .. } => Version(2),
+        }
+    }
 }
 
 /// One run as an engine needs it.

@@ -1,5 +1,8 @@
 //! The audit: who did what and when, in a chain of hashes whose end is witnessed by daemons. Verbs 26 and 27.
 
+pub mod chain;
+pub mod verify;
+
 use crate::{access::Revocation, identity::RoleSet, name::MachineName, request::request};
 use serde::{Deserialize, Serialize};
 

@@ -91,6 +91,85 @@ pub enum EngineReply {
     },
     /// Done.
     Done,
+    /// What a checked run would start.
+    Facts(RunFacts),
+}
+
+/// What the local nodes of a checked run would start, for a machine's policy to judge: names and places, never values or arguments.
+///
+/// Paths are absolute with all links resolved, as they were at the check; a byte that is no UTF-8 stands as U+FFFD.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunFacts {
+    /// Names of the environment variables that the dataflow sets for all its nodes.
+    pub environment: Vec<String>,
+    /// Whether programs and scripts are started through `uv run`, which takes the project of the node's directory as its own.
+    pub uv: bool,
+    /// One for each local node, by id.
+    pub nodes: Vec<NodeFacts>,
+}
+
+/// What one node would start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeFacts {
+    /// Which node.
+    pub node: NodeId,
+    /// What its process is.
+    pub starts: Starts,
+    /// The directory in which it runs; it may not exist yet.
+    pub dir: String,
+    /// Whether it, or an operator of it, has a `build:` command.
+    pub build: bool,
+    /// Whether its source is a git repository.
+    pub git: bool,
+    /// Names of the environment variables that the node sets for itself.
+    pub environment: Vec<String>,
+}
+
+/// What the process of a node is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Starts {
+    /// None: somebody else starts it (`path: dynamic`).
+    Nothing,
+    /// A shell with a command out of the descriptor (`path: shell`).
+    ShellCommand,
+    /// A program file.
+    Program {
+        /// Its real path.
+        file: String,
+        /// Why it counts as a shell, if it does: a fragment that fits after "it counts as a shell: ".
+        shell: Option<String>,
+    },
+    /// The machine's Python with a script: a file that ends in `.py`, or one whose first line names Python.
+    Python {
+        /// Real path of the script.
+        script: String,
+    },
+    /// Whatever a URL leads to.
+    Download,
+    /// The dora runtime with these operators.
+    Operators(Vec<OperatorFacts>),
+}
+
+/// One operator of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorFacts {
+    /// Its language.
+    pub kind: OperatorKind,
+    /// Its real path; none when it is downloaded from a URL.
+    pub file: Option<String>,
+    /// Whether it names the conda environment whose interpreter runs it.
+    pub conda: bool,
+}
+
+/// What an operator is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OperatorKind {
+    /// A shared library.
+    SharedLibrary,
+    /// A Python file.
+    Python,
+    /// A WebAssembly module.
+    Wasm,
 }
 
 /// What happens inside an engine.

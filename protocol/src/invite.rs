@@ -11,6 +11,7 @@ use crate::name::Name;
 use serde::{Deserialize, Serialize};
 use std::{fmt, net::Ipv6Addr, str::FromStr};
 use thiserror::Error;
+use zeroize::{Zeroize, Zeroizing};
 
 /// Version of tokens that this build makes and reads.
 pub const INVITE_VERSION: u8 = 1;
@@ -32,10 +33,16 @@ const LENGTH_BYTES: usize = 2;
 /// Bytes of the checksum behind it.
 const CHECKSUM_BYTES: usize = 4;
 
-/// An Ed25519 seed. Its holder is the holder of the invite; `Debug` does not show it.
+/// An Ed25519 seed. Its holder is the holder of the invite; `Debug` does not show it, and each copy is wiped when it is dropped.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct InviteSeed(pub [u8; KEY_BYTES]);
+
+impl Drop for InviteSeed {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
 
 impl fmt::Debug for InviteSeed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -163,14 +170,17 @@ impl InviteToken {
 
 impl fmt::Display for InviteToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let body = postcard::to_allocvec(&self.0).map_err(|_| fmt::Error)?;
+        // What lies between the seed and the text is wiped; the text is the caller's.
+        let body =
+            Zeroizing::new(postcard::to_extend(&self.0, Vec::with_capacity(MAX_INVITE_TEXT_BYTES)).map_err(|_| fmt::Error)?);
         let length = u16::try_from(body.len()).map_err(|_| fmt::Error)?;
-        let mut bytes = Vec::with_capacity(LENGTH_BYTES + body.len() + CHECKSUM_BYTES);
+        let mut bytes = Zeroizing::new(Vec::with_capacity(LENGTH_BYTES + body.len() + CHECKSUM_BYTES));
         bytes.extend_from_slice(&length.to_be_bytes());
         bytes.extend_from_slice(&body);
         let checksum = crc32(&bytes);
         bytes.extend_from_slice(&checksum.to_be_bytes());
-        write!(f, "{FAMILY}{INVITE_VERSION}-{}", base32(&bytes))
+        let encoded = Zeroizing::new(base32(&bytes));
+        write!(f, "{FAMILY}{INVITE_VERSION}-{}", encoded.as_str())
     }
 }
 
@@ -225,7 +235,7 @@ fn open(encoded: &[u8]) -> Result<Body, InviteError> {
     if encoded.len() < characters && characters <= MAX_INVITE_TEXT_BYTES {
         return Err(InviteError::Cut);
     }
-    let bytes = from_base32(encoded).ok_or(InviteError::Mistyped)?;
+    let bytes = Zeroizing::new(from_base32(encoded).ok_or(InviteError::Mistyped)?);
     let (sealed, checksum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(InviteError::Cut)?;
     if bytes.len() != stated || crc32(sealed) != u32::from_be_bytes(*checksum) {
         return Err(InviteError::Mistyped);

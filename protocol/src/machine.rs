@@ -2,7 +2,7 @@
 
 use crate::{
     dataflow::{Labels, NodeFailure, NodeStatus},
-    ids::{DataflowId, EngineId, NodeId},
+    ids::{BootId, DataflowId, EngineId, InstanceId, NodeId},
     name::{DataflowName, MachineName},
 };
 use serde::{Deserialize, Serialize};
@@ -58,7 +58,27 @@ pub struct MachineSummary {
     pub rtt_us: Option<u64>,
     /// Dataflows that run on it now.
     pub dataflows: Vec<DataflowId>,
+    /// Other machines that came with its identity within the last hour and were refused, the latest last; at most [`MAX_QUARANTINED`].
+    pub quarantined: Vec<Quarantine>,
 }
+
+/// A machine that was refused, because another one with the same identity is in use and answers: most often a cloned disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantine {
+    /// Its state directory.
+    pub instance: InstanceId,
+    /// Its boot.
+    pub boot: BootId,
+    /// Address that it came from.
+    pub address: String,
+    /// When it was last refused, in milliseconds since the Unix epoch, by the coordinator's clock.
+    pub at_unix_ms: u64,
+    /// How often it was refused.
+    pub tries: u64,
+}
+
+/// Most refused machines that are remembered for one name; the one that has not tried for the longest time is forgotten.
+pub const MAX_QUARANTINED: usize = 8;
 
 /// Whether a machine can be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

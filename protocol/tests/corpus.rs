@@ -1,23 +1,32 @@
-//! Replays the committed corpus of the fuzz target `decode`, so that what once broke a decoder stays mended.
+//! Replays the committed corpora of the fuzz targets `decode`, `token` and `hello`, so that what once broke a decoder stays mended.
 
 #![expect(clippy::expect_used, reason = "helpers of tests stand outside of test functions")]
 
 #[path = "../fuzz/decode_any.rs"]
 mod decode_any;
+#[path = "../fuzz/read_untrusted.rs"]
+mod read_untrusted;
 
 use std::path::Path;
 
-#[test]
-fn the_corpus_decodes_or_is_refused() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/decode");
+/// Hands each file of a corpus to its target, and makes sure that there are some.
+fn replay(corpus: &str, at_least: usize, target: fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(corpus);
     let mut replayed = 0;
     for entry in std::fs::read_dir(&folder).expect("the committed corpus") {
         let path = entry.expect("a directory entry").path();
         let bytes = std::fs::read(&path).expect("a file of the corpus");
-        decode_any::decode_any(&bytes);
+        target(&bytes);
         replayed += 1;
     }
-    assert!(replayed >= 20, "only {replayed} files in {}", folder.display());
+    assert!(replayed >= at_least, "only {replayed} files in {}", folder.display());
+}
+
+#[test]
+fn the_corpora_decode_or_are_refused() {
+    replay("decode", 20, decode_any::decode_any);
+    replay("token", 12, read_untrusted::read_token);
+    replay("hello", 9, read_untrusted::read_hello);
 }
 
 #[test]

@@ -8,6 +8,7 @@
 use dora_remote_protocol::{
     cli_to_coordinator::{StartDataflow, StopDataflow},
     dataflow::{BundleRef, DataflowEvent, DataflowRef, DataflowSpec, DataflowState, Files, NameWish, NodeSpec},
+    engine_to_agent::{EngineReply, NodeFacts, OperatorFacts, OperatorKind, RunFacts, Starts},
     frame,
     hello::{Hello, HelloAnswer, Welcome},
     identity::Role,
@@ -207,6 +208,54 @@ fn feed_frames() {
             ("message", "01 78"),
             ("no hint", "00"),
             ("changed: nothing", "00"),
+        ],
+    );
+}
+
+#[test]
+fn facts() {
+    golden(
+        &EngineReply::Facts(RunFacts {
+            environment: vec!["A".to_owned()],
+            uv: true,
+            nodes: vec![NodeFacts {
+                node: "cam".parse().expect("a good node id"),
+                starts: Starts::Program {
+                    file: "/b".to_owned(),
+                    shell: Some("sh".to_owned()),
+                },
+                dir: "/d".to_owned(),
+                build: true,
+                git: false,
+                environment: vec![],
+            }],
+        }),
+        &[
+            ("facts", "02"),
+            ("one variable of the dataflow", "01 01 41"),
+            ("uv", "01"),
+            ("one node", "01"),
+            ("its id", "03 63616d"),
+            ("a program", "02"),
+            ("its file", "02 2f62"),
+            ("counts as a shell, and why", "01 02 7368"),
+            ("its directory", "02 2f64"),
+            ("has a build command", "01"),
+            ("not from git", "00"),
+            ("no variable of its own", "00"),
+        ],
+    );
+    golden(
+        &Starts::Operators(vec![OperatorFacts {
+            kind: OperatorKind::Python,
+            file: None,
+            conda: true,
+        }]),
+        &[
+            ("operators, one", "05 01"),
+            ("python", "01"),
+            ("from a URL", "00"),
+            ("conda", "01"),
         ],
     );
 }

@@ -7,10 +7,10 @@
 
 use dora_remote_protocol::{
     access::{InviteState, RevokeTarget},
-    agent_to_engine::{AgentFrame, EngineOrder},
+    agent_to_engine::{AgentFrame, ENGINE_VERSIONS, EngineOrder},
     audit::AuditItem,
     dataflow::{DataflowEvent, DataflowRef, DataflowResult, DataflowState, FailureCause, Files, NameWish, NodeState, NodeStatus},
-    engine_to_agent::{EngineEvent, EngineFrame, EngineHello, EngineReply},
+    engine_to_agent::{EngineEvent, EngineFrame, EngineHello, EngineReply, OperatorKind, RunFacts, Starts},
     hello::{HelloAnswer, Welcome},
     identity::{Role, RoleSet},
     ids::{BundleHash, DataflowId, EngineId, NodeId},
@@ -350,6 +350,9 @@ fn engine_socket() {
     pinned(&stop, 3);
     pinned(&order, 4);
     pinned(&EngineOrder::Shutdown { force: false }, 5);
+    pinned(&EngineOrder::Inspect { dataflow: run() }, 6);
+    assert_eq!(order.since(), ENGINE_VERSIONS.oldest);
+    assert_eq!(EngineOrder::Inspect { dataflow: run() }.since(), Version(2));
 
     pinned(&EngineHello::Refusal(no()), 1);
     pinned(
@@ -369,6 +372,20 @@ fn engine_socket() {
     pinned(&EngineFrame::Alive, 2);
     pinned(&EngineReply::Checked { outputs: vec![] }, 0);
     pinned(&EngineReply::Done, 1);
+    pinned(&EngineReply::Facts(RunFacts::default()), 2);
+    pinned(&Starts::Nothing, 0);
+    pinned(&Starts::ShellCommand, 1);
+    let (file, shell) = (String::new(), None);
+    pinned(&Starts::Program { file, shell }, 2);
+    pinned(&Starts::Python { script: String::new() }, 3);
+    pinned(&Starts::Download, 4);
+    pinned(&Starts::Operators(vec![]), 5);
+    for (kind, index) in [OperatorKind::SharedLibrary, OperatorKind::Python, OperatorKind::Wasm]
+        .iter()
+        .zip(0..)
+    {
+        pinned(kind, index);
+    }
     pinned(&EngineEvent::NodeStarted { node: node(), pid: 0 }, 0);
     pinned(
         &EngineEvent::NodeStopped {

@@ -10,11 +10,11 @@ use crate::{
     python,
     run_cli::{Cli, Outcome},
 };
-use nix::sys::signal::Signal;
 use std::{
     collections::BTreeMap,
     fs::{self, File},
     net::UdpSocket,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -244,6 +244,20 @@ impl Cluster {
         self.start_daemon(machine);
     }
 
+    /// Writes what a machine lets others start, for the next start of its daemon.
+    ///
+    /// # Panics
+    /// When the file cannot be written.
+    pub fn set_policy(&self, machine: &str, policy: &str) {
+        let path = self.policy_path(machine);
+        fs::write(&path, policy).expect("our own folder");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("our own file");
+    }
+
+    fn policy_path(&self, machine: &str) -> PathBuf {
+        self.path(&format!("{machine}.policy.toml"))
+    }
+
     /// Starts a daemon, also again after it was killed.
     ///
     /// # Panics
@@ -256,6 +270,10 @@ impl Cluster {
         let labels = self.labels.get(machine).cloned().unwrap_or_default();
         if !labels.is_empty() {
             arguments.extend(["--labels", &labels]);
+        }
+        let policy = self.policy_path(machine);
+        if policy.exists() {
+            arguments.extend(["--policy", text(&policy)]);
         }
         let place = self.world.as_ref().map(|world| world.prefix("robot"));
         let child = self.spawn(place, &format!("{machine}.log"), &arguments);
@@ -372,16 +390,7 @@ impl Drop for Cluster {
             drop(child.kill());
             drop(child.wait());
         }
-        let began = std::time::Instant::now();
-        while began.elapsed() < patience::DEADLINE {
-            let left = processes::of_cluster(&self.marker, self.folder.path());
-            if left.is_empty() {
-                break;
-            }
-            for process in left {
-                processes::signal(process.pid, Signal::SIGKILL);
-            }
-        }
+        processes::end_all(&self.marker, self.folder.path());
         if std::thread::panicking() {
             self.show_logs();
         }

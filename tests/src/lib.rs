@@ -4,7 +4,7 @@
 //! - [`cluster`], [`processes`]: an authority, a coordinator and daemons as real processes, and their end;
 //! - [`netns`]: a laptop, a cloud, a home router and a robot behind it, as network namespaces;
 //! - [`flows`], [`lines`], [`python`]: dataflows to start, what they print, the interpreter for their nodes;
-//! - [`raw_peer`]: a peer that breaks the rules;
+//! - [`raw_peer`], [`raw_ask`]: peers that break the rules, or ask whatever they like;
 //! - [`patience`]: the one way to wait.
 
 pub mod binary;
@@ -15,5 +15,6 @@ pub mod netns;
 pub mod patience;
 pub mod processes;
 pub mod python;
+pub mod raw_ask;
 pub mod raw_peer;
 pub mod run_cli;

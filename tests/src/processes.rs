@@ -1,10 +1,11 @@
 //! Processes of a test: found by a marker that only this test's processes carry, and ended without touching any other.
 
+use crate::patience;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path, time::Instant};
 
 /// Environment variable that every process of a cluster carries, nodes included.
 pub const MARKER: &str = "DORA_REMOTE_TEST_CLUSTER";
@@ -58,6 +59,20 @@ pub fn of_cluster(marker: &str, folder: &Path) -> Vec<Process> {
         .filter(|process| ours(process) || process.variable(ENGINE_MARKER).is_some_and(|id| engines.contains(id)))
         .cloned()
         .collect()
+}
+
+/// Ends every process of a cluster, and no other one: again and again, until none is left or the deadline is over.
+pub fn end_all(marker: &str, folder: &Path) {
+    let began = Instant::now();
+    while began.elapsed() < patience::DEADLINE {
+        let left = of_cluster(marker, folder);
+        if left.is_empty() {
+            break;
+        }
+        for process in left {
+            signal(process.pid, Signal::SIGKILL);
+        }
+    }
 }
 
 /// Whether a process lives (a zombie does not).

@@ -223,6 +223,11 @@ async fn connect(address: &str, stranger: &Stranger) -> Result<(Endpoint, Connec
         Stranger::WithoutCertificate => bare(ALPN),
         Stranger::OtherProtocol => bare(b"h3"),
     };
+    connect_with(address, tls).await
+}
+
+/// Connects with a TLS configuration.
+pub(crate) async fn connect_with(address: &str, tls: ClientConfig) -> Result<(Endpoint, Connection), ConnectionError> {
     let quic = QuicClientConfig::try_from(tls).expect("TLS 1.3");
     let mut config = quinn::ClientConfig::new(Arc::new(quic));
     let mut transport = quinn::TransportConfig::default();

@@ -155,16 +155,32 @@ impl Cli {
     /// When the program cannot be started.
     #[must_use]
     pub fn spawn(&self, arguments: &[&str]) -> Running {
-        let mut words: Vec<OsString> = self.prefix.iter().map(OsString::from).collect();
-        words.push(crate::binary::program().into());
+        let mut words: Vec<OsString> = vec![crate::binary::program().into()];
         words.extend(arguments.iter().map(OsString::from));
         words.extend(self.global.iter().map(OsString::from));
+        self.launch(&words, format!("dora-remote {}", arguments.join(" ")))
+    }
+
+    /// Runs a line in a shell, as people paste it, with the program on the `PATH`.
+    ///
+    /// # Panics
+    /// When there is no shell.
+    #[must_use]
+    pub fn paste(&self, line: &str) -> Running {
+        self.launch(&["sh".into(), "-c".into(), line.into()], line.to_owned())
+    }
+
+    fn launch(&self, words: &[OsString], text: String) -> Running {
+        let mut words = words.to_vec();
+        words.splice(0..0, self.prefix.iter().map(OsString::from));
+        let program = crate::binary::program();
+        let folder = program.parent().expect("a program in a folder").display();
         let mut command = Command::new(&words[0]);
         command
             .args(&words[1..])
             .current_dir(&self.folder)
             .env_clear()
-            .env("PATH", crate::python::search_path())
+            .env("PATH", format!("{folder}:{}", crate::python::search_path()))
             .env("HOME", &self.folder)
             .env("LANG", "C.UTF-8")
             .envs(self.environment.iter().cloned())
@@ -175,7 +191,7 @@ impl Cli {
         let stdout = Lines::read(child.stdout.take().expect("a pipe"));
         let stderr = Lines::read(child.stderr.take().expect("a pipe"));
         Running {
-            command: format!("dora-remote {}", arguments.join(" ")),
+            command: text,
             child,
             stdout,
             stderr,

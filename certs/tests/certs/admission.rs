@@ -252,7 +252,7 @@ fn an_invite_opens_the_door_for_its_own_key_alone() {
     let stranger = KeyPair::generate_for(&PKCS_ED25519).unwrap();
     let certificate = good_params(ANN).self_signed(&stranger).unwrap().der().clone();
     let mut snapshot = lab.snapshot();
-    snapshot.invite(dora_remote_certs::JoinKey([7; 32]));
+    snapshot.invite(dora_remote_certs::JoinKey([7; 32]), lab.identity("operator/olga"));
     assert_eq!(
         admit(&[certificate], birth(), &snapshot),
         Admit::No(Rejection::UnknownAuthority)

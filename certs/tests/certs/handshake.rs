@@ -284,7 +284,7 @@ fn the_key_of_an_open_invite_gets_through_the_handshake() {
     let join_key = JoinKey(key.der_bytes().try_into().unwrap());
     let certificate = good_params("spiffe://nobody").self_signed(&key).unwrap().der().clone();
     let mut open = lab.snapshot();
-    open.invite(join_key);
+    open.invite(join_key, lab.identity("operator/olga"));
     let client = client_config(&lab.issue("admin/ann"), stopped(birth())).unwrap();
     let client = raw_client(Some((vec![certificate], secret(&key))), client);
     let server = |snapshot| server_config(&lab.issue("coordinator/main"), stopped(birth()), frozen(snapshot)).unwrap();
@@ -292,7 +292,10 @@ fn the_key_of_an_open_invite_gets_through_the_handshake() {
     let ended = shake(client.clone(), server(open.clone()));
     assert!(ended.is_good(), "{:?} {:?}", ended.client_error, ended.server_error);
     let chain = ended.server.peer_certificates().unwrap();
-    assert_eq!(admit(chain, birth(), &open), Admit::JoinOnly(join_key));
+    assert_eq!(
+        admit(chain, birth(), &open),
+        Admit::JoinOnly(join_key, lab.identity("operator/olga"))
+    );
 
     let ended = shake(client, server(lab.snapshot()));
     server_refuses(&ended, AlertDescription::UnknownCA, "invalid peer certificate: UnknownIssuer");

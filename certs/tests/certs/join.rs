@@ -37,7 +37,7 @@ impl Joiner {
     /// Records with this invite open.
     fn admitted(&self, lab: &House) -> AdmissionSnapshot {
         let mut snapshot = lab.snapshot();
-        snapshot.invite(self.credentials.join_key());
+        snapshot.invite(self.credentials.join_key(), lab.identity("daemon/robot-7"));
         snapshot
     }
 
@@ -73,7 +73,8 @@ fn the_holder_of_an_invite_gets_in_to_join_and_learns_the_root() {
     assert!(ended.is_good(), "{:?} {:?}", ended.client_error, ended.server_error);
     assert_eq!(root.as_ref(), Some(lab.authority.root()));
     let chain = ended.server.peer_certificates().unwrap();
-    assert_eq!(admit(chain, birth(), &open), Admit::JoinOnly(joiner.credentials.join_key()));
+    let expected = Admit::JoinOnly(joiner.credentials.join_key(), lab.identity("daemon/robot-7"));
+    assert_eq!(admit(chain, birth(), &open), expected);
 }
 
 #[test]
@@ -179,20 +180,18 @@ fn a_joiner_sees_that_the_coordinator_has_lapsed() {
 }
 
 #[test]
-fn a_board_without_a_clock_joins_by_its_floor() {
+fn a_board_without_a_clock_joins() {
     let lab = House::lab();
     let mut joiner = Joiner::of(&lab);
+    // The clock of a person's machine is not doubted.
     joiner.clock = stopped(UNIX_EPOCH);
     let error = joiner.refuses(coordinator(&lab, joiner.admitted(&lab)), AlertDescription::CertificateExpired);
     assert!(matches!(error, VerifyError::NotYetValid { now, .. } if now == UNIX_EPOCH));
 
-    // The build is older than the coordinator's certificate: what is missing comes from an earlier life.
-    let floor = |last_good| Arc::new(FloorClock::new(stopped(UNIX_EPOCH), birth() - DAY * 30, last_good));
-    joiner.clock = floor(None);
-    let error = joiner.refuses(coordinator(&lab, joiner.admitted(&lab)), AlertDescription::CertificateExpired);
-    assert!(matches!(error, VerifyError::NotYetValid { .. }));
-    joiner.clock = floor(Some(birth()));
-    assert!(joiner.meet(coordinator(&lab, joiner.admitted(&lab))).0.is_good());
+    // The build is older than the coordinator's certificate, and nothing is known of an earlier life.
+    joiner.clock = Arc::new(FloorClock::new(stopped(UNIX_EPOCH), birth() - DAY * 30, None));
+    let (ended, root) = joiner.meet(coordinator(&lab, joiner.admitted(&lab)));
+    assert!(ended.is_good() && root.as_ref() == Some(lab.authority.root()));
 }
 
 #[test]

@@ -8,4 +8,6 @@ mod files;
 mod handshake;
 mod join;
 mod request;
+mod signature;
 mod support;
+mod time;

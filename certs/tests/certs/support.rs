@@ -3,7 +3,7 @@
 use dora_remote_certs::{Admission, AdmissionSnapshot, Authority, Clock, Credentials, default_life};
 use dora_remote_protocol::identity::{Identity, TrustDomain};
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
 };
 use rustls::{
@@ -65,6 +65,26 @@ impl House {
     /// The issuing certificate.
     pub(crate) fn issuing(&self) -> CertificateDer<'static> {
         self.issue("viewer/somebody").chain().remove(1)
+    }
+
+    /// Replaces the issuing certificate by one that the same root signs at `now`.
+    pub(crate) fn renew_issuing(&mut self, now: SystemTime) {
+        let dir = self.dir.path().join("authority");
+        let read = |name| fs::read_to_string(dir.join(name)).unwrap();
+        let root = Issuer::from_ca_cert_pem(&read("root.crt"), KeyPair::from_pem(&read("root.key")).unwrap()).unwrap();
+        let mut params = good_params(&format!("spiffe://{}", self.authority.trust_domain()));
+        params.not_before = now.into();
+        params.not_after = (now + DAY * 365).into();
+        params.distinguished_name.push(DnType::CommonName, "issuing again");
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.extended_key_usages.clear();
+        params.use_authority_key_identifier_extension = true;
+        // The key of the issuing certificate stays, as its file does.
+        let key = KeyPair::from_pem(&read("issuing.key")).unwrap();
+        let issuing: Certificate = params.signed_by(&key, &root).unwrap();
+        fs::write(dir.join("issuing.crt"), issuing.pem()).unwrap();
+        self.authority = Authority::load(&dir).unwrap();
     }
 
     /// Signs whatever it is given with the issuing key, and gives the chain and the key of the new certificate.

@@ -1,5 +1,6 @@
 //! The verbs and flags of `certs`.
 
+use super::Locally;
 use crate::output::time::parse_span;
 use clap::{Args, Subcommand, ValueEnum};
 use dora_remote_protocol::{
@@ -32,7 +33,10 @@ DIR then holds a private key: move it to where it is used, over a channel that y
     #[command(after_help = "\
 Examples:
   dora-remote certs show ./robot-7
-  dora-remote certs show ./authority/root.crt")]
+  dora-remote certs show ./authority/root.crt
+  dora-remote certs show --all
+
+With `--all` the coordinator is asked, which needs the role admin or its admin socket.")]
     Show(CertsShow),
 }
 
@@ -79,6 +83,20 @@ pub struct CertsShow {
     /// A PEM file, the directory of an identity or of an authority [default: your identity]
     #[arg(value_name = "FILE|DIR")]
     pub path: Option<PathBuf>,
+    /// Every identity that the coordinator knows: when its certificate ends, when it was last seen, whether it is revoked
+    #[arg(long, conflicts_with = "path")]
+    pub all: bool,
+    /// Which way to ask; stands for `--all` too.
+    #[command(flatten)]
+    pub locally: Locally,
+}
+
+impl CertsShow {
+    /// Whether the coordinator is to be asked, and not files to be read.
+    #[must_use]
+    pub const fn asks(&self) -> bool {
+        self.all || self.locally.admin_socket.is_some()
+    }
 }
 
 /// A role on the command line.

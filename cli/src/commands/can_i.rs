@@ -8,7 +8,7 @@ use crate::{
     failure::Failure,
     output::{json::SCHEMA, table::Table, time::span},
     places::process_env,
-    rights::{Needs, VERBS, any_of, requests_without_verb},
+    rights::{INVITED, Needs, VERBS, any_of, requests_without_verb},
     target,
 };
 use dora_remote_certs::{LifeLeft, lives_left};
@@ -21,7 +21,8 @@ use std::time::SystemTime;
 /// # Errors
 /// A failure with exit code 6 for an identity that cannot be used, 2 for a verb that does not exist.
 pub fn run(context: &Context, can_i: &CanI) -> Result<Exit, Failure> {
-    let needs = can_i.verb.as_deref().map(needs_of).transpose()?;
+    let verb = (!can_i.verb.is_empty()).then(|| can_i.verb.join(" "));
+    let needs = verb.as_deref().map(needs_of).transpose()?;
     let dir = target::identity(&context.given, &process_env)?;
     let credentials = load_identity_in(&dir)?;
     warn_of_end(&credentials, &context.printer);
@@ -57,8 +58,12 @@ struct Document<'a> {
 struct Row<'a> {
     verb: &'a str,
     allowed: bool,
-    /// Empty for a verb that asks no coordinator, which anybody may use.
+    /// Empty for a verb that asks no coordinator, which anybody may use, and for one that needs an invite.
     roles: Vec<&'static str>,
+    /// Whether it is for the holder of an invite, whatever the role.
+    invite: bool,
+    /// Whether the admin socket on the coordinator's host allows it without a role.
+    local: bool,
     requests: &'a [&'static str],
 }
 
@@ -69,6 +74,8 @@ impl Row<'_> {
             verb: needs.verb,
             allowed: needs.allow(role),
             roles: roles.into_iter().map(Role::as_str).collect(),
+            invite: needs.is_for_invited(),
+            local: needs.is_local(),
             requests: needs.requests,
         }
     }
@@ -86,7 +93,9 @@ fn answer(context: &Context, you: &Identity, needs: Needs) -> Result<Exit, Failu
     } else {
         printer.line(if allowed { "yes" } else { "no" })?;
         let roles = needs.roles();
-        printer.note(&if needs.needs_role() {
+        printer.note(&if needs.is_for_invited() {
+            format!("`{}` is for {INVITED}, whatever the role; you are {you}", needs.verb)
+        } else if needs.needs_role() {
             format!("`{}` needs the role {}; you are {you}", needs.verb, any_of(&roles))
         } else {
             format!("`{}` needs no role; you are {you}", needs.verb)
@@ -114,7 +123,9 @@ fn list(context: &Context, you: &Identity) -> Result<Exit, Failure> {
         table.row(vec![
             row.verb.to_owned(),
             if row.allowed { "yes" } else { "no" }.to_owned(),
-            if row.roles.is_empty() {
+            if row.invite {
+                INVITED.to_owned()
+            } else if row.roles.is_empty() {
                 "any".to_owned()
             } else {
                 row.roles.join(", ")

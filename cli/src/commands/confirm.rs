@@ -20,22 +20,25 @@ const MAX_ANSWER_BYTES: u64 = 64;
 /// # Errors
 /// A failure that says that nothing was changed when the answer is anything else, or none comes within five minutes.
 pub async fn stop_of(context: &Context, what: &str, count: usize, yes: bool) -> Result<(), Failure> {
+    that(context, what, &count.to_string(), yes).await
+}
+
+/// Asks whether something is to be done, unless `yes` says so already or no person is there to ask.
+/// The person types `yes` or the word, which nobody types without having read it.
+///
+/// # Errors
+/// As [`stop_of`].
+pub async fn that(context: &Context, what: &str, word: &str, yes: bool) -> Result<(), Failure> {
     if yes || !context.printer.may_ask() {
         return Ok(());
     }
-    context
-        .printer
-        .question(&format!("{what}\ntype `yes` or `{count}` to go on:"));
+    context.printer.question(&format!("{what}\ntype `yes` or `{word}` to go on:"));
     let answer = match timeout(ANSWER_DEADLINE, spawn_blocking(|| read_answer(io::stdin().lock()))).await {
         Ok(Ok(answer)) => answer.map_err(|error| not_confirmed().because(&error))?,
         Ok(Err(error)) => return Err(not_confirmed().because(&error)),
         Err(_) => return Err(not_confirmed().cause("no answer came")),
     };
-    if is_yes(&answer, count) {
-        Ok(())
-    } else {
-        Err(not_confirmed())
-    }
+    if is_yes(&answer, word) { Ok(()) } else { Err(not_confirmed()) }
 }
 
 fn not_confirmed() -> Failure {
@@ -50,9 +53,9 @@ fn read_answer(from: impl BufRead) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-fn is_yes(answer: &str, count: usize) -> bool {
+fn is_yes(answer: &str, word: &str) -> bool {
     let answer = answer.trim();
-    answer == "yes" || answer == count.to_string()
+    answer == "yes" || answer == word
 }
 
 #[cfg(test)]
@@ -73,9 +76,9 @@ mod tests {
             ("yes please\n", false),
         ] {
             let read = read_answer(answer.as_bytes()).expect("read");
-            assert_eq!(is_yes(&read, 3), is, "{answer:?}");
+            assert_eq!(is_yes(&read, "3"), is, "{answer:?}");
         }
         let long = format!("{}yes\n", " ".repeat(100));
-        assert!(!is_yes(&read_answer(long.as_bytes()).expect("read"), 3));
+        assert!(!is_yes(&read_answer(long.as_bytes()).expect("read"), "3"));
     }
 }

@@ -1,7 +1,7 @@
 //! `coordinator`: the server that all others talk to.
 
 use super::Context;
-use crate::{args::Coordinator, exit::Exit, failure::Failure, places, signals::Interrupts, target};
+use crate::{args::CoordinatorRun, exit::Exit, failure::Failure, places, service::notify, signals::Interrupts, target};
 use dora_remote_certs::Credentials;
 use dora_remote_coordinator::{ConfigError, CoordinatorConfig, CoordinatorError, IdentitySource, Options};
 use dora_remote_protocol::identity::Role;
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 ///
 /// # Errors
 /// Why it could not start or go on.
-pub async fn run(context: &Context, coordinator: Coordinator) -> Result<Exit, Failure> {
+pub async fn run(context: &Context, coordinator: CoordinatorRun) -> Result<Exit, Failure> {
     let config = config(context, coordinator)?;
     check_role(&config.identity)?;
     let mut interrupts = Interrupts::new()?;
@@ -20,17 +20,22 @@ pub async fn run(context: &Context, coordinator: Coordinator) -> Result<Exit, Fa
         .await
         .map_err(|error| failed(&error))?;
     // Whoever asked for port 0 learns the port from here.
-    context.printer.line(&format!("listening on {}", handle.local_address()))?;
-    let running = handle.wait();
-    tokio::pin!(running);
+    let listening = format!("listening on {}", handle.local_address());
+    context.printer.line(&listening)?;
+    notify::ready(&listening);
+    // Polled by the loop that serves, so that one that hangs is found out.
+    let (running, alive) = (handle.wait(), notify::alive());
+    tokio::pin!(running, alive);
     loop {
         tokio::select! {
             biased;
             ended = &mut running => return ended.map(|()| Exit::Ok).map_err(|error| failed(&error)),
+            never = &mut alive => match never {},
             () = interrupts.next() => {
                 if shutdown.is_cancelled() {
                     return Ok(Exit::Interrupted);
                 }
+                notify::stopping();
                 shutdown.cancel();
             }
         }
@@ -38,12 +43,17 @@ pub async fn run(context: &Context, coordinator: Coordinator) -> Result<Exit, Fa
 }
 
 /// Puts flags, file and defaults together; flags win over the file.
-fn config(context: &Context, coordinator: Coordinator) -> Result<CoordinatorConfig, Failure> {
+fn config(context: &Context, coordinator: CoordinatorRun) -> Result<CoordinatorConfig, Failure> {
     let not_good = |error: &ConfigError| {
         let failure = Failure::usage("the settings of the coordinator are not good").because(error);
         match error {
-            ConfigError::Missing { .. } => failure.hint("use `--authority DIR` or `--identity DIR`"),
-            ConfigError::Read { .. } | ConfigError::Content { .. } | ConfigError::Contradiction { .. } => failure,
+            ConfigError::Missing { .. } => failure.hint(
+                "use `--authority DIR` or `--identity DIR`; `--trust-domain DOMAIN` makes an authority in the state directory",
+            ),
+            ConfigError::Read { .. }
+            | ConfigError::Content { .. }
+            | ConfigError::Contradiction { .. }
+            | ConfigError::Bad { .. } => failure,
         }
     };
     let file = match &coordinator.config {
@@ -55,15 +65,29 @@ fn config(context: &Context, coordinator: Coordinator) -> Result<CoordinatorConf
         listen: coordinator.listen,
         state_dir: coordinator.state,
         // An authority on the command line wins over an identity in the environment.
-        credentials_dir: identity.filter(|_| coordinator.authority.is_none()),
+        credentials_dir: identity.filter(|_| coordinator.authority.is_none() && coordinator.trust_domain.is_none()),
         authority_dir: coordinator.authority,
+        trust_domain: coordinator.trust_domain,
+        advertise: Some(coordinator.advertise).filter(|addresses| !addresses.is_empty()),
         ..Options::default()
     };
     let defaults = Options {
         state_dir: Some(places::state_dir(&places::process_env)?.join("coordinator")),
         ..Options::default()
     };
-    flags.over(file).over(defaults).checked().map_err(|error| not_good(&error))
+    let named = flags.over(file).over(defaults);
+    let usual = usual_authority(&named);
+    named.over(usual).checked().map_err(|error| not_good(&error))
+}
+
+/// Where nothing says where the certificate comes from: the authority in the state directory, if it is there or is to be made.
+fn usual_authority(named: &Options) -> Options {
+    let names_source = named.authority_dir.is_some() || named.credentials_dir.is_some();
+    let dir = named.state_dir.as_ref().map(|dir| dir.join("authority"));
+    Options {
+        authority_dir: dir.filter(|dir| !names_source && (named.trust_domain.is_some() || dir.exists())),
+        ..Options::default()
+    }
 }
 
 /// A certificate for something else would only be refused by everybody who connects.
@@ -89,13 +113,15 @@ fn check_role(identity: &IdentitySource) -> Result<(), Failure> {
 
 fn failed(error: &CoordinatorError) -> Failure {
     let exit = match error {
-        CoordinatorError::Identity(_) => Exit::Certificate,
+        CoordinatorError::Identity(_) | CoordinatorError::OtherTrustDomain { .. } => Exit::Certificate,
         CoordinatorError::Folder { .. }
         | CoordinatorError::Open { .. }
         | CoordinatorError::Store(_)
         | CoordinatorError::Logs(_)
         | CoordinatorError::Thread(_)
         | CoordinatorError::Link(_)
+        | CoordinatorError::AdminSocket(_)
+        | CoordinatorError::HalfRestored(_)
         | CoordinatorError::Panicked => Exit::Failed,
     };
     Failure::new(exit, "the coordinator ended").because(error)

@@ -1,7 +1,7 @@
 //! Follows the log lines of one dataflow, over any number of lost connections: each line once, in order, gaps told.
 
 use crate::{
-    client::{Session, is_lost, next_heard},
+    client::{Session, next_heard},
     failure::Failure,
     output::{Printer, lines::Lines},
 };
@@ -35,10 +35,10 @@ pub async fn run(session: &Session, mut request: ReadLogs, printer: &Printer, li
                 }
             },
         };
-        if !is_lost(&ended) {
+        if !session.may_return(&peer, &ended).await {
             return Err(Failure::of_call(&what, &ended).looking());
         }
-        peer = session.renew(&peer).await.map_err(Failure::looking)?;
+        peer = session.reconnect(&peer).await.map_err(Failure::looking)?;
     }
 }
 

@@ -3,7 +3,7 @@
 //! What its nodes write is followed elsewhere (`follow.rs`).
 
 use crate::{
-    client::{Session, is_lost, next_heard},
+    client::{Session, next_heard},
     exit::Exit,
     failure::Failure,
     output::{
@@ -124,10 +124,10 @@ impl<'a> Teller<'a> {
                     }
                 }
             };
-            if !is_lost(&ended) {
+            if !session.may_return(&peer, &ended).await {
                 return Err(Failure::of_call(what, &ended));
             }
-            peer = session.renew(&peer).await?;
+            peer = session.reconnect(&peer).await?;
         }
     }
 

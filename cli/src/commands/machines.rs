@@ -39,7 +39,23 @@ pub async fn run(context: &Context) -> Result<Exit, Failure> {
     } else {
         printer.table(&table(&machines, now))?;
     }
+    for warning in machines.iter().flat_map(|machine| refused(machine, now)) {
+        printer.note(&warning);
+    }
     Ok(Exit::Ok)
+}
+
+/// One line about each other machine that came with the identity of this one: nobody looks for it in a table.
+fn refused(machine: &MachineSummary, now: u64) -> impl Iterator<Item = String> {
+    machine.quarantined.iter().map(move |twin| {
+        format!(
+            "another machine with the identity of `{}` was refused {} (instance {} from {}); give it an identity of its own",
+            machine.name,
+            relative(twin.at_unix_ms, now),
+            twin.instance,
+            twin.address
+        )
+    })
 }
 
 fn table(machines: &[MachineSummary], now: u64) -> Table {

@@ -9,7 +9,7 @@ use dora_remote_protocol::{
     dataflow::{DataflowResult, DataflowSummary, FailureCause, Labels, NodeFailure, NodeStatus, PlacedNode},
     ids::DataflowId,
     log_line::{LogLine, LogSource, LogStream},
-    machine::{EngineStatus, MachineSummary, Reach},
+    machine::{EngineStatus, MachineSummary, Quarantine, Reach},
     name::{DataflowName, MachineName},
 };
 use serde::Serialize;
@@ -139,6 +139,23 @@ pub struct Machine<'a> {
     pub engine_pid: Option<u32>,
     /// Dataflows that run on it.
     pub dataflows: &'a [DataflowId],
+    /// Others that came with its identity of late and were refused.
+    pub quarantined: Vec<Twin<'a>>,
+}
+
+/// A machine that came with the identity of another one and was refused.
+#[derive(Debug, Serialize)]
+pub struct Twin<'a> {
+    /// Its state directory.
+    pub instance: String,
+    /// Its boot.
+    pub boot: String,
+    /// Address that it came from.
+    pub address: &'a str,
+    /// When it was last refused.
+    pub at: String,
+    /// How often it was refused.
+    pub tries: u64,
 }
 
 /// The document of `status`.
@@ -336,6 +353,19 @@ impl<'a> From<&'a MachineSummary> for Machine<'a> {
             dora_version,
             engine_pid,
             dataflows: &machine.dataflows,
+            quarantined: machine.quarantined.iter().map(Twin::from).collect(),
+        }
+    }
+}
+
+impl<'a> From<&'a Quarantine> for Twin<'a> {
+    fn from(twin: &'a Quarantine) -> Self {
+        Self {
+            instance: twin.instance.to_string(),
+            boot: twin.boot.to_string(),
+            address: &twin.address,
+            at: rfc3339(twin.at_unix_ms),
+            tries: twin.tries,
         }
     }
 }

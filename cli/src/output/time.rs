@@ -1,6 +1,10 @@
 //! Points in time and spans as people and programs read them. No clock is read here: `now` is an argument.
 
-use jiff::Timestamp;
+use jiff::{
+    Timestamp,
+    civil::{Date, DateTime},
+    tz::TimeZone,
+};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A point in time as programs read it: RFC 3339, UTC, milliseconds.
@@ -77,6 +81,49 @@ pub fn parse_span(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("`{}` is not a span such as 500ms, 90s, 5m, 12h or 30d", text.escape_debug()))
 }
 
+/// A point in time as people type it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// So long ago.
+    Ago(Duration),
+    /// At this time, in milliseconds since the Unix epoch.
+    At(u64),
+}
+
+impl Moment {
+    /// The time in milliseconds since the Unix epoch, where it is `now_unix_ms`.
+    #[must_use]
+    pub fn unix_ms(self, now_unix_ms: u64) -> u64 {
+        match self {
+            Self::Ago(span) => now_unix_ms.saturating_sub(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
+            Self::At(unix_ms) => unix_ms,
+        }
+    }
+}
+
+/// Reads a point in time as people type it: a span as for [`parse_span`], which is so long ago, or a time or a date of
+/// RFC 3339; in UTC where it names no offset.
+///
+/// # Errors
+/// A text that says what is accepted.
+pub fn parse_moment(text: &str) -> Result<Moment, String> {
+    if let Ok(span) = parse_span(text) {
+        return Ok(Moment::Ago(span));
+    }
+    let utc = |at: DateTime| at.to_zoned(TimeZone::UTC).ok().map(|at| at.timestamp());
+    let at = text.parse::<Timestamp>().ok();
+    let at = at.or_else(|| text.parse::<DateTime>().ok().and_then(utc));
+    let at = at.or_else(|| text.parse::<Date>().ok().and_then(|date| utc(date.into())));
+    at.and_then(|at| u64::try_from(at.as_millisecond()).ok())
+        .map(Moment::At)
+        .ok_or_else(|| {
+            format!(
+                "`{}` is neither a span such as 2h or 30d nor a time such as 2026-03-01T12:00:00Z or 2026-03-01",
+                text.escape_debug()
+            )
+        })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,6 +158,18 @@ mod tests {
         assert_eq!(parse_span("2h"), Ok(Duration::from_secs(7_200)));
         for bad in ["", "x", "-5s", "5 weeks", "1e9s", "1.2.3s"] {
             assert!(parse_span(bad).is_err(), "{bad}");
+        }
+    }
+    #[test]
+    fn points_in_time_are_spans_times_or_dates() {
+        assert_eq!(parse_moment("2h").map(|at| at.unix_ms(10_000_000)), Ok(2_800_000));
+        assert_eq!(parse_moment("30d").map(|at| at.unix_ms(1)), Ok(0));
+        assert_eq!(parse_moment("1970-01-02"), Ok(Moment::At(86_400_000)));
+        assert_eq!(parse_moment("1970-01-01T01:00:00Z"), Ok(Moment::At(3_600_000)));
+        assert_eq!(parse_moment("1970-01-01T01:00:00+01:00"), Ok(Moment::At(0)));
+        assert_eq!(parse_moment("1970-01-01 00:00:01"), Ok(Moment::At(1_000)));
+        for bad in ["", "yesterday", "1969-12-31", "2026-13-01", "5 weeks"] {
+            assert!(parse_moment(bad).is_err(), "{bad}");
         }
     }
 }

@@ -172,3 +172,68 @@ fn what_is_no_address_is_a_mistake_of_the_command_line() {
     let failure = named_address(&with_flag("a:b:c:d"), &|_| None).expect_err("no address");
     assert_eq!(failure.exit, Exit::Usage);
 }
+
+#[cfg(feature = "server")]
+mod of_a_daemon {
+    use super::*;
+    use dora_remote_certs::Authority;
+    use std::time::{Duration, SystemTime};
+
+    /// Joins as each of the roles, and gives the home.
+    fn joined(roles: &[(&str, &str)], current: Option<&str>) -> tempfile::TempDir {
+        let home = tempfile::tempdir().expect("a directory");
+        let (domain, now) = ("lab".parse().expect("good"), SystemTime::now());
+        let authority = Authority::init(&home.path().join("authority"), &domain, now).expect("made");
+        Contexts::change(&home.path().join(".config/dora-remote"), |contexts| {
+            for (context, role) in roles {
+                let identity = format!("spiffe://lab/{role}/x").parse().expect("good");
+                let out = home.path().join(context);
+                let issued = authority.issue(&identity, Duration::from_secs(60), now).expect("issued");
+                issued.save(&out, false).expect("saved");
+                let entry = Entry {
+                    coordinator_addr: format!("{context}.example:7").parse().expect("an address"),
+                    identity: Some(out),
+                    machine: None,
+                };
+                contexts.contexts.insert(context.parse().expect("a name"), entry);
+            }
+            contexts.current = current.map(|name| name.parse().expect("a name"));
+            Ok::<_, ContextsError>(())
+        })
+        .expect("written");
+        home
+    }
+
+    fn meant(home: &tempfile::TempDir, given: &Given) -> Result<Target, Failure> {
+        let home = home.path().to_str().expect("UTF-8").to_owned();
+        resolve_for_daemon(given, &env_of(&[("HOME", home.as_str())]))
+    }
+
+    #[test]
+    fn the_only_context_of_a_daemon_is_meant_though_another_one_is_current() {
+        let home = joined(&[("lab", "admin"), ("robot", "daemon")], Some("lab"));
+        let target = meant(&home, &Given::default()).expect("one of them");
+        assert_eq!(target.address.to_string(), "robot.example:7");
+        assert_eq!(target.identity, home.path().join("robot"));
+        let named = meant(&home, &with_flag("typed")).expect("named");
+        assert_eq!(named.address.to_string(), "typed:6013");
+    }
+
+    #[test]
+    fn of_several_the_current_one_is_meant_or_none() {
+        let home = joined(&[("a", "daemon"), ("b", "daemon")], Some("b"));
+        assert_eq!(
+            meant(&home, &Given::default()).expect("the current one").address.host,
+            "b.example"
+        );
+        let home = joined(&[("a", "daemon"), ("b", "daemon")], None);
+        let failure = meant(&home, &Given::default()).expect_err("which?");
+        assert_eq!(failure.exit, Exit::Usage);
+        assert!(
+            failure.message.contains("`a` and `b`") && failure.hint.contains("--context"),
+            "{failure:?}"
+        );
+        let home = joined(&[("lab", "admin")], None);
+        assert_eq!(meant(&home, &Given::default()).expect_err("none").exit, Exit::Usage);
+    }
+}

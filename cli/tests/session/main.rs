@@ -10,9 +10,9 @@ use dora_remote_protocol::{
         DataflowEvent, DataflowRef, DataflowResult, DataflowState, DataflowSummary, FailureCause, Files, NameWish, NodeFailure,
         NodeState, NodeStatus, PlacedNode,
     },
-    ids::DataflowId,
+    ids::{BootId, DataflowId, InstanceId},
     log_line::{LogItem, LogLine, LogSource, LogStream},
-    machine::{EngineStatus, MachineFacts, MachineSummary, Reach},
+    machine::{EngineStatus, MachineFacts, MachineSummary, Quarantine, Reach},
     refusal::{Changed, Refusal, RefusalCode},
 };
 use nix::{
@@ -490,6 +490,13 @@ fn what_is_listed_has_a_stable_form_for_programs() {
         address: "192.0.2.7:4711".to_owned(),
         rtt_us: None,
         dataflows: vec![ID],
+        quarantined: vec![Quarantine {
+            instance: InstanceId(Uuid::from_u128(8)),
+            boot: BootId(Uuid::from_u128(9)),
+            address: "192.0.2.8:4711".to_owned(),
+            at_unix_ms: 6_000,
+            tries: 3,
+        }],
     };
     let mut ended = summary("old", DataflowState::Failed);
     ended.result = Some(failed());
@@ -502,6 +509,11 @@ fn what_is_listed_has_a_stable_form_for_programs() {
     insta::assert_snapshot!(
         "machines_json",
         laptop.run(&coordinator, &["machines", "--format", "json"]).stdout
+    );
+    let told = laptop.run(&coordinator, &["machines"]).stderr;
+    assert!(
+        told.contains("another machine with the identity of `robot` was refused") && told.contains("from 192.0.2.8:4711)"),
+        "{told}"
     );
     let table = laptop.run(&coordinator, &["list"]).stdout;
     assert!(table.starts_with("NAME  STATE    NODES  MACHINES  STARTED"), "{table}");

@@ -2,6 +2,7 @@
 
 use super::{Brain, StopWaiter};
 use crate::{
+    asker::Asker,
     dataflow::machine::{Input, Order, StopVerdict},
     event::Reply,
     moment::Moment,
@@ -19,20 +20,21 @@ use std::{collections::BTreeMap, time::Duration};
 impl Brain {
     pub(super) fn stop(
         &mut self,
-        by: String,
+        asker: &Asker,
         dataflow: &DataflowRef,
         grace_ms: Option<u64>,
         force: bool,
         reply: Reply<DataflowStopped>,
         now: Moment,
     ) {
-        let id = match self.table.find(dataflow) {
+        let id = match self.table.find(dataflow, &self.sight(asker)) {
             Ok(id) => id,
             Err(refusal) => {
                 drop(reply.send(Err(refusal)));
                 return;
             }
         };
+        let by = asker.who.clone();
         tracing::info!(dataflow = %id, who = by, force, "stops a dataflow");
         self.step(id, Input::Stop { by, grace_ms, force }, now);
         let grace = grace_ms.map_or(DEFAULT_GRACE, Duration::from_millis).min(LONGEST_GRACE);

@@ -1,121 +1,24 @@
-//! What the brain does about machines: they join, report, fall silent and come back.
+//! What the brain does about machines that are in use: they report, fall silent and come back. How they join stands in `joins.rs`.
 
-use super::{After, Brain, Connection, Verdict, starts::are_within_bounds};
+use super::{After, Brain};
 use crate::{
-    dataflow::machine::Input,
+    dataflow::{machine::Input, sight::Sight},
     event::{Counts, Reply},
-    machines::Claim,
+    machines::MachineRecord,
     moment::Moment,
-    outbox::Outbox,
-    recover::{self, JoinPlan},
+    recover,
 };
-use dora_remote_link::{CloseCode, Peer};
+use dora_remote_link::{CloseCode, CloseReason, Peer};
 use dora_remote_protocol::{
-    daemon_to_coordinator::{EventsAcked, JoinMachine, Joined},
+    daemon_to_coordinator::EventsAcked,
     dataflow::NameWish,
     ids::{BundleHash, DataflowId},
-    limits::{MAX_LABEL_BYTES, MAX_LABELS},
-    machine::{EngineStatus, LifecycleEvent, MachineSummary, Reach, RunReport},
+    machine::{EngineStatus, LifecycleEvent, MachineFacts, MachineSummary, Reach, RunReport},
     name::MachineName,
     refusal::{Refusal, RefusalCode},
 };
 
 impl Brain {
-    pub(super) fn join(&mut self, peer: Peer, request: JoinMachine, reply: Reply<Joined>, now: Moment) {
-        let Some(hello) = peer.hello() else {
-            drop(reply.send(Err(Refusal::new(RefusalCode::BadRequest, "no hello came before"))));
-            return;
-        };
-        if !are_within_bounds(&request.facts.labels) {
-            let message = format!("more than {MAX_LABELS} labels, or one with more than {MAX_LABEL_BYTES} bytes");
-            drop(reply.send(Err(Refusal::new(RefusalCode::BadRequest, message))));
-            return;
-        }
-        let claim = Claim {
-            name: peer.identity().name.clone(),
-            connection: peer.id(),
-            instance: hello.instance,
-            boot: hello.boot,
-            facts: request.facts,
-            address: peer.remote_address().to_string(),
-            last_seq: request.last_seq,
-        };
-        let taken = match self.machines.join(claim, now) {
-            Ok(taken) => taken,
-            Err(refusal) => {
-                tracing::warn!(peer = %peer.identity(), remote = %peer.remote_address(), reason = %refusal, "refused a machine");
-                drop(reply.send(Err(refusal)));
-                return;
-            }
-        };
-        let machine = taken.name;
-        if let Some(former) = self.connections.remove(&machine) {
-            tracing::info!(%machine, former = %former.peer.remote_address(), "a newer connection takes over");
-            former
-                .peer
-                .close(CloseCode::Superseded, "a newer connection of this machine took over");
-        }
-        let plan = recover::on_join(&self.table, &machine, &request.runs);
-        tracing::info!(
-            %machine,
-            remote = %peer.remote_address(),
-            runs = request.runs.len(),
-            unwanted = plan.unwanted.len(),
-            events = request.last_seq.saturating_sub(taken.acked_seq),
-            "a machine has joined"
-        );
-        let JoinPlan {
-            unwanted,
-            adopt,
-            known,
-            gone,
-        } = plan;
-        for run in adopt {
-            self.adopt(&run, &machine, now);
-        }
-        self.verdicts.remove(&machine);
-        if request.last_seq > taken.acked_seq {
-            self.verdicts.insert(
-                machine.clone(),
-                Verdict {
-                    seq: request.last_seq,
-                    gone,
-                },
-            );
-        } else {
-            self.judge(&machine, gone, now);
-        }
-        for (id, nodes) in known {
-            let machine = machine.clone();
-            self.step(id, Input::Nodes { machine, nodes }, now);
-        }
-        if let Some(record) = self.machines.get(&machine) {
-            self.changes.machine(record.clone());
-        }
-        let joined = Joined {
-            acked_seq: taken.acked_seq,
-            unwanted,
-        };
-        self.then.push(After::Joined {
-            machine,
-            peer,
-            joined,
-            reply,
-        });
-    }
-
-    /// The machine is in use now that its joining is stored.
-    pub(super) fn joined(&mut self, machine: MachineName, peer: Peer, joined: Joined, reply: Reply<Joined>, now: Moment) {
-        if self.machines.connection(&machine) != Some(peer.id()) {
-            drop(reply.send(Err(Refusal::new(RefusalCode::Superseded, "a newer connection took over"))));
-            return;
-        }
-        let outbox = Outbox::start(&self.tasks, machine.clone(), peer.clone(), self.handle.clone());
-        self.connections.insert(machine.clone(), Connection { peer, outbox });
-        drop(reply.send(Ok(joined)));
-        self.back(&machine, true, now);
-    }
-
     pub(super) fn heard(
         &mut self,
         machine: &MachineName,
@@ -181,20 +84,40 @@ impl Brain {
         self.then.push(After::Acked(reply, EventsAcked { seq }));
     }
 
-    pub(super) fn left(&mut self, machine: &MachineName, connection: u64) {
-        if self.machines.left(machine, connection) {
-            self.connections.remove(machine);
-            tracing::info!(%machine, "a machine has left");
+    pub(super) fn left(&mut self, machine: &MachineName, connection: u64, now: Moment) {
+        if !self.machines.left(machine, connection) {
+            return;
+        }
+        let reason = self.connections.remove(machine).and_then(|it| it.peer.close_reason());
+        tracing::info!(%machine, reason = reason.as_ref().map(tracing::field::display), "a machine has left");
+        // One that was revoked cannot be back in a moment, which is what the usual wait is for.
+        let is_revoked = |reason: &CloseReason| {
+            matches!(
+                reason,
+                CloseReason::ByUs {
+                    code: CloseCode::Revoked,
+                    ..
+                }
+            )
+        };
+        if reason.as_ref().is_some_and(is_revoked)
+            && let Some(since_unix_ms) = self.machines.lose(machine)
+        {
+            self.lost(machine, since_unix_ms, now);
         }
     }
 
     pub(super) fn tick_machines(&mut self, now: Moment) {
         for (machine, since_unix_ms) in self.machines.tick(now) {
-            tracing::warn!(%machine, since_unix_ms, "a machine cannot be reached");
-            for id in self.lives_on(&machine) {
-                let machine = machine.clone();
-                self.step(id, Input::MachineLost { machine, since_unix_ms }, now);
-            }
+            self.lost(&machine, since_unix_ms, now);
+        }
+    }
+
+    fn lost(&mut self, machine: &MachineName, since_unix_ms: u64, now: Moment) {
+        tracing::warn!(%machine, since_unix_ms, "a machine cannot be reached");
+        for id in self.lives_on(machine) {
+            let machine = machine.clone();
+            self.step(id, Input::MachineLost { machine, since_unix_ms }, now);
         }
     }
 
@@ -214,21 +137,28 @@ impl Brain {
         ))
     }
 
-    pub(super) fn machine_summaries(&self) -> Vec<MachineSummary> {
-        let summary = |(record, reach): (&crate::machines::MachineRecord, Reach)| {
+    /// The machines within sight.
+    pub(super) fn machine_summaries(&self, sight: &Sight, now: Moment) -> Vec<MachineSummary> {
+        let is_seen = |id: &DataflowId| self.table.get(*id).is_some_and(|life| sight.has(life.record()));
+        let summary = |(record, reach): (&MachineRecord, Reach)| {
             let peer = self.connections.get(&record.name).map(|connection| &connection.peer);
             let rtt = peer.filter(|_| reach == Reach::Connected).map(Peer::rtt);
             MachineSummary {
                 name: record.name.clone(),
-                facts: record.facts.clone(),
+                facts: MachineFacts {
+                    labels: sight.view().overlaid(&record.name, &record.facts.labels),
+                    ..record.facts.clone()
+                },
                 reach,
                 last_heard_unix_ms: record.last_heard_unix_ms,
                 address: peer.map_or_else(|| record.address.clone(), |peer| peer.remote_address().to_string()),
                 rtt_us: rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
-                dataflows: self.lives_on(&record.name),
+                dataflows: self.lives_on(&record.name).into_iter().filter(is_seen).collect(),
+                quarantined: self.machines.quarantined(&record.name, now),
             }
         };
-        self.machines.iter().map(summary).collect()
+        let seen = self.machines.iter().filter(|(record, _)| sight.has_machine(&record.name));
+        seen.map(summary).collect()
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -243,12 +173,14 @@ impl Brain {
     }
 
     /// Lists a run that was found on a machine.
-    fn adopt(&mut self, run: &RunReport, machine: &MachineName, now: Moment) {
+    pub(super) fn adopt(&mut self, run: &RunReport, machine: &MachineName, now: Moment) {
         let id = run.dataflow;
         if let Some(life) = self.table.get_mut(id) {
             life.adopt(machine.clone(), recover::adopted_part(), run.nodes.clone());
+            // It may have grown out of the limit of somebody who follows it.
+            self.view.touch();
         } else {
-            let Ok(name) = self.table.name_for(&NameWish::Like(run.name.clone())) else {
+            let Ok(name) = self.table.name_for(&NameWish::Like(run.name.clone()), &Sight::all()) else {
                 return;
             };
             tracing::warn!(%machine, dataflow = %id, %name, "found a run that is not remembered here");
@@ -261,7 +193,7 @@ impl Brain {
         }
     }
 
-    fn judge(&mut self, machine: &MachineName, gone: Vec<(DataflowId, &'static str)>, now: Moment) {
+    pub(super) fn judge(&mut self, machine: &MachineName, gone: Vec<(DataflowId, &'static str)>, now: Moment) {
         for (id, reason) in gone {
             let reason = reason.to_owned();
             let machine = machine.clone();
@@ -269,7 +201,7 @@ impl Brain {
         }
     }
 
-    fn back(&mut self, machine: &MachineName, fresh: bool, now: Moment) {
+    pub(super) fn back(&mut self, machine: &MachineName, fresh: bool, now: Moment) {
         for id in self.lives_on(machine) {
             let machine = machine.clone();
             self.step(id, Input::MachineBack { machine, fresh }, now);

@@ -16,6 +16,7 @@ impl Brain {
     /// Hands an order to the machine's outbox.
     pub(super) fn order(&self, id: DataflowId, machine: &MachineName, order: Order) -> Result<(), Outcome> {
         let connection = self.connections.get(machine).ok_or(Outcome::Lost)?;
+        let outbox = connection.outbox.as_ref().ok_or(Outcome::Lost)?;
         let kind = order.kind();
         let body = match order {
             Order::Prepare => Body::Prepare(Box::new(self.prepare_run(id).ok_or(Outcome::Lost)?)),
@@ -41,7 +42,7 @@ impl Brain {
             order: kind,
             body,
         };
-        if connection.outbox.order(dispatch) {
+        if outbox.order(dispatch) {
             return Ok(());
         }
         if connection.peer.is_closed() {

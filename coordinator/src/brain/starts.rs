@@ -2,6 +2,7 @@
 
 use super::{After, Brain, FEED};
 use crate::{
+    asker::Asker,
     dataflow::{
         machine::Life,
         placement,
@@ -22,15 +23,18 @@ use tokio::sync::broadcast;
 use uuid::Uuid;
 
 impl Brain {
-    pub(super) fn start(&mut self, by: String, request: StartDataflow, now: Moment) -> Result<Subscription, Refusal> {
+    pub(super) fn start(&mut self, asker: Asker, request: StartDataflow, now: Moment) -> Result<Subscription, Refusal> {
+        let sight = self.sight(&asker);
+        let by = asker.who;
         if let Some(id) = self.table.started_by(request.start_id) {
-            let is_own = self.table.get(id).is_some_and(|life| life.record().started_by == by);
-            if !is_own {
+            let own = self.table.get(id).map(Life::record).filter(|record| record.started_by == by);
+            let Some(own) = own else {
                 return Err(Refusal::new(
                     RefusalCode::BadRequest,
                     "this start id belongs to somebody else",
                 ));
-            }
+            };
+            sight.check(own)?;
             return self.subscribe(id);
         }
         let spec = request.spec;
@@ -42,8 +46,10 @@ impl Brain {
             )
             .hint("stop some that are not needed"));
         }
-        let placed = placement::place(&spec.nodes, spec.default_machine.as_ref(), &self.machines.candidates(now))?;
-        let name = self.table.name_for(&spec.name)?;
+        let mut machines = self.machines.candidates(sight.view(), now);
+        machines.retain(|machine| sight.has_machine(&machine.name));
+        let placed = placement::place(&spec.nodes, spec.default_machine.as_ref(), &machines, sight.scope())?;
+        let name = self.table.name_for(&spec.name, &sight)?;
         let bundle = match &spec.files {
             Files::Bundle(bundle) if self.bundles.has(bundle.hash) => Some(bundle.hash),
             Files::Bundle(bundle) => {

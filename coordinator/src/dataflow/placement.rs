@@ -1,8 +1,10 @@
 //! Which machine runs which node. Pure: the machines are an argument.
 //!
 //! `deploy.machine` goes before `deploy.labels`; nodes that ask for nothing go together to the default machine, else to the
-//! only connected one. Nothing is guessed: what cannot be decided is refused, with the machines that there are.
+//! only connected one. Nothing is guessed: what cannot be decided is refused, with the machines that there are. For one who is limited
+//! to some machines, there are no others.
 
+use crate::view::Scope;
 use dora_remote_protocol::{
     dataflow::{Labels, NodeSpec, PlacedNode},
     name::MachineName,
@@ -19,126 +21,147 @@ pub(crate) struct Candidate {
     pub(crate) silent_for_secs: u64,
 }
 
-/// Gives every node a machine; `machines` are in the order of their names.
+/// Gives every node a machine; `machines` are those within the scope of the starter, in the order of their names.
 pub(crate) fn place(
     nodes: &[NodeSpec],
     default_machine: Option<&MachineName>,
     machines: &[Candidate],
+    scope: &Scope,
 ) -> Result<Vec<PlacedNode>, Refusal> {
+    let ground = Ground { machines, scope };
     nodes
         .iter()
         .map(|node| {
             Ok(PlacedNode {
                 id: node.id.clone(),
-                machine: machine_for(node, default_machine, machines)?,
+                machine: ground.machine_for(node, default_machine)?,
                 dynamic: node.dynamic,
             })
         })
         .collect()
 }
 
-fn machine_for(node: &NodeSpec, default_machine: Option<&MachineName>, machines: &[Candidate]) -> Result<MachineName, Refusal> {
-    if let Some(name) = &node.machine {
-        return named(name, &format!("node `{}` asks for machine `{name}`", node.id), machines);
-    }
-    if !node.labels.is_empty() {
-        return labelled(node, machines);
-    }
-    if let Some(name) = default_machine {
-        return named(
-            name,
-            &format!("machine `{name}` shall run the nodes that name none"),
-            machines,
-        );
-    }
-    let mut connected = machines.iter().filter(|machine| machine.is_connected);
-    match (connected.next(), connected.next()) {
-        (Some(only), None) => Ok(only.name.clone()),
-        (None, _) => {
-            let code = if machines.is_empty() {
-                RefusalCode::UnknownMachine
-            } else {
-                RefusalCode::MachineUnreachable
-            };
-            Err(
-                Refusal::new(code, format!("no machine is connected to run node `{}`", node.id))
-                    .hint(format!("{}; run `dora-remote daemon` on a machine", listed(machines))),
-            )
+/// The machines that a starter may use.
+struct Ground<'a> {
+    machines: &'a [Candidate],
+    scope: &'a Scope,
+}
+
+impl Ground<'_> {
+    fn machine_for(&self, node: &NodeSpec, default_machine: Option<&MachineName>) -> Result<MachineName, Refusal> {
+        if let Some(name) = &node.machine {
+            return self.named(name, &format!("node `{}` asks for machine `{name}`", node.id));
         }
-        (Some(_), Some(_)) => Err(Refusal::new(
-            RefusalCode::PlacementAmbiguous,
-            format!("node `{}` names no machine, and several are connected", node.id),
-        )
-        .hint(format!("{}; choose one with `--machine NAME`", listed(machines)))),
+        if !node.labels.is_empty() {
+            return self.labelled(node);
+        }
+        if let Some(name) = default_machine {
+            return self.named(name, &format!("machine `{name}` shall run the nodes that name none"));
+        }
+        let mut connected = self.machines.iter().filter(|machine| machine.is_connected);
+        match (connected.next(), connected.next()) {
+            (Some(only), None) => Ok(only.name.clone()),
+            (None, _) => {
+                let code = if self.machines.is_empty() {
+                    RefusalCode::UnknownMachine
+                } else {
+                    RefusalCode::MachineUnreachable
+                };
+                Err(
+                    Refusal::new(code, format!("no machine is connected to run node `{}`", node.id))
+                        .hint(format!("{}; run `dora-remote daemon` on a machine", self.listed())),
+                )
+            }
+            (Some(_), Some(_)) => Err(Refusal::new(
+                RefusalCode::PlacementAmbiguous,
+                format!("node `{}` names no machine, and several are connected", node.id),
+            )
+            .hint(format!("{}; choose one with `--machine NAME`", self.listed()))),
+        }
     }
-}
 
-fn named(name: &MachineName, wish: &str, machines: &[Candidate]) -> Result<MachineName, Refusal> {
-    let Some(machine) = machines.iter().find(|machine| machine.name.same_as(name)) else {
-        return Err(Refusal::new(RefusalCode::UnknownMachine, format!("{wish}, which is not known")).hint(listed(machines)));
-    };
-    if !machine.is_connected {
-        let message = format!(
-            "{wish}, which cannot be reached (last heard {} s ago)",
-            machine.silent_for_secs
+    fn named(&self, name: &MachineName, wish: &str) -> Result<MachineName, Refusal> {
+        let Some(machine) = self.machines.iter().find(|machine| machine.name.same_as(name)) else {
+            return Err(match self.scope {
+                Scope::All => {
+                    Refusal::new(RefusalCode::UnknownMachine, format!("{wish}, which is not known")).hint(self.listed())
+                }
+                Scope::Machines(_) => self.scope.denial(wish, name),
+            });
+        };
+        if !machine.is_connected {
+            let message = format!(
+                "{wish}, which cannot be reached (last heard {} s ago)",
+                machine.silent_for_secs
+            );
+            return Err(Refusal::new(RefusalCode::MachineUnreachable, message).hint(self.listed()));
+        }
+        Ok(machine.name.clone())
+    }
+
+    fn labelled(&self, node: &NodeSpec) -> Result<MachineName, Refusal> {
+        let has_all = |machine: &&Candidate| node.labels.iter().all(|(key, value)| machine.labels.get(key) == Some(value));
+        if let Some(machine) = self.machines.iter().filter(|machine| machine.is_connected).find(has_all) {
+            return Ok(machine.name.clone());
+        }
+        let mut message = format!(
+            "no connected machine has the labels {} that node `{}` asks for",
+            shown(&node.labels),
+            node.id
         );
-        return Err(Refusal::new(RefusalCode::MachineUnreachable, message).hint(listed(machines)));
+        let absent: Vec<_> = self
+            .machines
+            .iter()
+            .filter(has_all)
+            .map(|machine| format!("`{}`", machine.name))
+            .collect();
+        if !absent.is_empty() {
+            message.push_str(&format!(" ({} has them and cannot be reached)", absent.join(", ")));
+        }
+        let labels: Vec<_> = self
+            .machines
+            .iter()
+            .map(|machine| format!("{} {}", machine.name, shown(&machine.labels)))
+            .collect();
+        let hint = if labels.is_empty() {
+            self.listed()
+        } else {
+            format!("machines and their labels: {}{}", labels.join(", "), self.limit())
+        };
+        Err(Refusal::new(RefusalCode::NoMachineWithLabels, message).hint(hint))
     }
-    Ok(machine.name.clone())
-}
 
-fn labelled(node: &NodeSpec, machines: &[Candidate]) -> Result<MachineName, Refusal> {
-    let has_all = |machine: &&Candidate| node.labels.iter().all(|(key, value)| machine.labels.get(key) == Some(value));
-    if let Some(machine) = machines.iter().filter(|machine| machine.is_connected).find(has_all) {
-        return Ok(machine.name.clone());
+    fn listed(&self) -> String {
+        const MOST: usize = 20;
+        if self.machines.is_empty() {
+            return format!("no machine has ever joined{}", self.limit());
+        }
+        let name = |machine: &Candidate| {
+            let reach = if machine.is_connected { "connected" } else { "unreachable" };
+            format!("{} ({reach})", machine.name)
+        };
+        let names: Vec<_> = self.machines.iter().take(MOST).map(name).collect();
+        let more = self.machines.len().saturating_sub(MOST);
+        let more = if more > 0 {
+            format!(" and {more} more")
+        } else {
+            String::new()
+        };
+        format!("known machines: {}{more}{}", names.join(", "), self.limit())
     }
-    let mut message = format!(
-        "no connected machine has the labels {} that node `{}` asks for",
-        shown(&node.labels),
-        node.id
-    );
-    let absent: Vec<_> = machines
-        .iter()
-        .filter(has_all)
-        .map(|machine| format!("`{}`", machine.name))
-        .collect();
-    if !absent.is_empty() {
-        message.push_str(&format!(" ({} has them and cannot be reached)", absent.join(", ")));
+
+    /// What is to be said to one who does not see all machines.
+    fn limit(&self) -> String {
+        match self.scope {
+            Scope::All => String::new(),
+            Scope::Machines(_) => format!(" (you are limited to {})", self.scope),
+        }
     }
-    let labels: Vec<_> = machines
-        .iter()
-        .map(|machine| format!("{} {}", machine.name, shown(&machine.labels)))
-        .collect();
-    let hint = if labels.is_empty() {
-        listed(machines)
-    } else {
-        format!("machines and their labels: {}", labels.join(", "))
-    };
-    Err(Refusal::new(RefusalCode::NoMachineWithLabels, message).hint(hint))
 }
 
 fn shown(labels: &Labels) -> String {
     let pairs: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     format!("{{{}}}", pairs.join(", "))
-}
-
-fn listed(machines: &[Candidate]) -> String {
-    const MOST: usize = 20;
-    if machines.is_empty() {
-        return "no machine has ever joined".to_owned();
-    }
-    let name = |machine: &Candidate| {
-        let reach = if machine.is_connected { "connected" } else { "unreachable" };
-        format!("{} ({reach})", machine.name)
-    };
-    let names: Vec<_> = machines.iter().take(MOST).map(name).collect();
-    let more = machines.len().saturating_sub(MOST);
-    let more = if more > 0 {
-        format!(" and {more} more")
-    } else {
-        String::new()
-    };
-    format!("known machines: {}{more}", names.join(", "))
 }
 
 #[cfg(test)]
@@ -169,7 +192,7 @@ mod tests {
         ];
         for (pin, labels, default, wanted) in cases {
             let default = default.map(|name: &str| name.parse().unwrap());
-            let placed = place(&[node(pin, labels)], default.as_ref(), &machines);
+            let placed = place(&[node(pin, labels)], default.as_ref(), &machines, &Scope::All);
             let got = placed
                 .as_ref()
                 .map(|nodes| nodes[0].machine.as_str())
@@ -181,13 +204,18 @@ mod tests {
     #[test]
     fn the_only_connected_machine_runs_what_names_none() {
         let machines = [machine("alpha", "", false), machine("beta", "", true)];
-        assert_eq!(place(&[node(None, "")], None, &machines).unwrap()[0].machine.as_str(), "beta");
         assert_eq!(
-            place(&[node(None, "")], None, &machines[..1]).unwrap_err().code,
+            place(&[node(None, "")], None, &machines, &Scope::All).unwrap()[0]
+                .machine
+                .as_str(),
+            "beta"
+        );
+        assert_eq!(
+            place(&[node(None, "")], None, &machines[..1], &Scope::All).unwrap_err().code,
             RefusalCode::MachineUnreachable
         );
         assert_eq!(
-            place(&[node(None, "")], None, &[]).unwrap_err().code,
+            place(&[node(None, "")], None, &[], &Scope::All).unwrap_err().code,
             RefusalCode::UnknownMachine
         );
     }
@@ -195,7 +223,7 @@ mod tests {
     #[test]
     fn refusals_name_the_machines_and_the_way_out() {
         let machines = [machine("alpha", "arm=left", true), machine("beta", "gpu=1", false)];
-        let refusal = place(&[node(None, "gpu=1")], None, &machines).unwrap_err();
+        let refusal = place(&[node(None, "gpu=1")], None, &machines, &Scope::All).unwrap_err();
         assert!(
             refusal.message.contains("{gpu=1}") && refusal.message.contains("`n`"),
             "{refusal:?}"
@@ -205,13 +233,49 @@ mod tests {
             "{refusal:?}"
         );
         let both = [machine("alpha", "", true), machine("beta", "", true)];
-        let refusal = place(&[node(None, "")], None, &both).unwrap_err();
+        let refusal = place(&[node(None, "")], None, &both, &Scope::All).unwrap_err();
         assert!(
             refusal.hint.contains("alpha (connected), beta (connected)") && refusal.hint.contains("--machine"),
             "{refusal:?}"
         );
-        let refusal = place(&[node(Some("beta"), "")], None, &machines).unwrap_err();
+        let refusal = place(&[node(Some("beta"), "")], None, &machines, &Scope::All).unwrap_err();
         assert!(refusal.message.contains("last heard 60 s ago"), "{refusal:?}");
+    }
+
+    #[test]
+    fn one_who_is_limited_sees_no_other_machines() {
+        let scope = Scope::Machines(labels("team=arm"));
+        let machines = [machine("alpha", "team=arm", true), machine("beta", "team=arm", false)];
+        let place = |node: NodeSpec, default: Option<&str>| {
+            let default = default.map(|name| name.parse().unwrap());
+            place(&[node], default.as_ref(), &machines, &scope)
+        };
+        let only = place(node(None, ""), None).unwrap();
+        assert_eq!(
+            only[0].machine.as_str(),
+            "alpha",
+            "the only connected one of those within the limit"
+        );
+        for refused in [place(node(Some("leg"), ""), None), place(node(None, ""), Some("leg"))] {
+            let refusal = refused.unwrap_err();
+            assert_eq!(refusal.code, RefusalCode::Denied);
+            assert!(
+                refusal.message.contains("`leg`") && refusal.message.contains("machines with team=arm"),
+                "{refusal:?}"
+            );
+        }
+        assert!(
+            place(node(Some("alpha"), ""), Some("leg")).is_ok(),
+            "a default that is not used is not judged"
+        );
+        let refusal = place(node(None, "gpu=1"), None).unwrap_err();
+        assert_eq!(refusal.code, RefusalCode::NoMachineWithLabels);
+        assert!(refusal.hint.contains("limited to machines with team=arm"), "{refusal:?}");
+        let none = super::place(&[node(None, "")], None, &[], &scope).unwrap_err();
+        assert!(
+            none.code == RefusalCode::UnknownMachine && none.hint.contains("team=arm"),
+            "{none:?}"
+        );
     }
 
     fn machine(name: &str, labels: &str, is_connected: bool) -> Candidate {

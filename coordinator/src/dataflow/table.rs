@@ -1,6 +1,6 @@
 //! All dataflows, by id, by name and by the asking that started them.
 
-use super::machine::Life;
+use super::{machine::Life, sight::Sight};
 use dora_remote_protocol::{
     dataflow::{DataflowRef, NameWish},
     ids::{DataflowId, RequestId},
@@ -49,46 +49,46 @@ impl Table {
         self.by_start.get(&start_id).copied()
     }
 
-    /// Finds what a person means: of one name, the one that has not ended, else the latest that has.
-    pub(crate) fn find(&self, wanted: &DataflowRef) -> Result<DataflowId, Refusal> {
+    /// Finds what a person means: of one name, the one that has not ended, else the latest that has. Refuses what is not within sight.
+    pub(crate) fn find(&self, wanted: &DataflowRef, sight: &Sight) -> Result<DataflowId, Refusal> {
         let found = match wanted {
-            DataflowRef::Id(id) => self.lives.contains_key(id).then_some(*id),
+            DataflowRef::Id(id) => self.lives.get(id),
             DataflowRef::Name(name) => {
                 let named = |life: &&Life| life.record().name.as_str().eq_ignore_ascii_case(name);
                 let live = self.live().find(named);
                 live.or_else(|| self.lives.values().rev().find(named))
-                    .map(|life| life.record().id)
             }
         };
-        found.ok_or_else(|| {
-            let names: Vec<_> = self.live().take(20).map(|life| life.record().name.to_string()).collect();
-            let hint = if names.is_empty() {
-                "no dataflow is running; `dora-remote list` shows those that have ended".to_owned()
-            } else {
-                format!("running: {}", names.join(", "))
-            };
-            Refusal::new(
-                RefusalCode::NotFound,
-                format!("no dataflow `{}` is known", wanted.to_string().escape_debug()),
-            )
-            .hint(hint)
-        })
+        if let Some(life) = found {
+            sight.check(life.record())?;
+            return Ok(life.record().id);
+        }
+        let seen = self.live().map(Life::record).filter(|record| sight.has(record));
+        let names: Vec<_> = seen.take(20).map(|record| record.name.to_string()).collect();
+        let hint = if names.is_empty() {
+            "no dataflow is running; `dora-remote list` shows those that have ended".to_owned()
+        } else {
+            format!("running: {}", names.join(", "))
+        };
+        let message = format!("no dataflow `{}` is known", wanted.to_string().escape_debug());
+        Err(Refusal::new(RefusalCode::NotFound, message).hint(hint))
     }
 
     /// The name that a new dataflow gets.
-    pub(crate) fn name_for(&self, wish: &NameWish) -> Result<DataflowName, Refusal> {
-        let taken = |name: &DataflowName| {
-            self.live()
-                .find(|life| life.record().name.same_as(name))
-                .map(|life| life.record().id)
-        };
+    pub(crate) fn name_for(&self, wish: &NameWish, sight: &Sight) -> Result<DataflowName, Refusal> {
+        let taken = |name: &DataflowName| self.live().map(Life::record).find(|record| record.name.same_as(name));
         match wish {
             NameWish::Exactly(name) => match taken(name) {
                 None => Ok(name.clone()),
-                Some(id) => Err(
-                    Refusal::new(RefusalCode::NameTaken, format!("a dataflow `{name}` has not ended (id {id})"))
-                        .hint(format!("choose another name, or run `dora-remote stop {name}`")),
-                ),
+                Some(record) if sight.has(record) => Err(Refusal::new(
+                    RefusalCode::NameTaken,
+                    format!("a dataflow `{name}` has not ended (id {})", record.id),
+                )
+                .hint(format!("choose another name, or run `dora-remote stop {name}`"))),
+                // Names are unique for all; more than that is not for this asker.
+                Some(_) => {
+                    Err(Refusal::new(RefusalCode::NameTaken, format!("the name `{name}` is taken")).hint("choose another name"))
+                }
             },
             NameWish::Like(name) => {
                 if taken(name).is_none() {
@@ -143,7 +143,7 @@ mod tests {
         ] {
             table.insert(Life::restored(samples::record_in(number, "flow", state)));
         }
-        let find = |table: &Table, text: &str| table.find(&text.parse().unwrap());
+        let find = |table: &Table, text: &str| table.find(&text.parse().unwrap(), &Sight::all());
         assert_eq!(find(&table, "FLOW").unwrap(), samples::id(2));
         assert_eq!(find(&table, &samples::id(1).to_string()).unwrap(), samples::id(1));
         assert_eq!(find(&table, "other").unwrap_err().code, RefusalCode::NotFound);
@@ -156,11 +156,14 @@ mod tests {
         let mut table = Table::default();
         table.insert(Life::restored(samples::record_in(1, "flow", DataflowState::Running)));
         table.insert(Life::restored(samples::record_in(2, "old", DataflowState::Failed)));
-        let exactly = |name: &str| table.name_for(&NameWish::Exactly(name.parse().unwrap()));
+        let exactly = |name: &str| table.name_for(&NameWish::Exactly(name.parse().unwrap()), &Sight::all());
         assert_eq!(exactly("old").unwrap().as_str(), "old");
         let refusal = exactly("Flow").unwrap_err();
         assert!(refusal.code == RefusalCode::NameTaken && refusal.message.contains(&samples::id(1).to_string()));
-        let like = |name: &str| table.name_for(&NameWish::Like(name.parse().unwrap())).unwrap().to_string();
+        let like = |name: &str| {
+            let wish = NameWish::Like(name.parse().unwrap());
+            table.name_for(&wish, &Sight::all()).unwrap().to_string()
+        };
         assert_eq!(like("flow"), "flow-2");
         assert_eq!(like("free"), "free");
     }
@@ -170,7 +173,7 @@ mod tests {
         let mut table = Table::default();
         let long = "x".repeat(MAX_NAME_BYTES);
         table.insert(Life::restored(samples::record_in(1, &long, DataflowState::Running)));
-        let name = table.name_for(&NameWish::Like(long.parse().unwrap())).unwrap();
+        let name = table.name_for(&NameWish::Like(long.parse().unwrap()), &Sight::all()).unwrap();
         assert!(name.as_str().ends_with("-2") && name.as_str().len() == MAX_NAME_BYTES);
     }
 

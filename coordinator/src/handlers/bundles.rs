@@ -1,7 +1,7 @@
 //! Archives in and out.
 
 use super::{Desk, note, note_refusal};
-use crate::event::Event;
+use crate::{asker::Asker, event::Event};
 use dora_remote_link::{Context, FeedSink, Router, UploadBody};
 use dora_remote_protocol::{
     chunk::Chunk,
@@ -22,8 +22,12 @@ pub(super) fn add(router: Router, desk: &Desk) -> Router {
 
 async fn put(desk: Desk, context: Context, request: PutBundle, body: UploadBody) -> Result<BundleStored, Refusal> {
     let hash = request.bundle.hash;
-    let stored = desk.bundles.put(request.bundle, body).await;
-    note::<PutBundle, _>(&context, &hash, &stored);
+    let asker = Asker::of(&context);
+    let stored = match desk.audit.check() {
+        Ok(()) => desk.bundles.put(request.bundle, body).await,
+        Err(refusal) => Err(refusal),
+    };
+    note::<PutBundle, _>(&desk, &asker, &hash, &stored).await;
     stored.map(|()| BundleStored { hash })
 }
 
@@ -32,7 +36,7 @@ async fn fetch(desk: Desk, context: Context, request: FetchBundle, sink: FeedSin
     let machine = context.peer.identity().name.clone();
     let allowed = desk.brain.ask(|reply| Event::MayFetch { machine, hash, reply }).await;
     let chunks = allowed.and_then(|()| desk.bundles.fetch(hash));
-    note_refusal::<FetchBundle, _>(&context, &hash, &chunks);
+    note_refusal::<FetchBundle, _>(&desk, &Asker::of(&context), &hash, &chunks).await;
     let mut chunks = chunks?;
     while let Some(chunk) = chunks.recv().await {
         let chunk = chunk.map_err(|error| {

@@ -1,7 +1,10 @@
 //! Start, stop, list and watch.
 
-use super::{Desk, note, note_refusal};
-use crate::event::{Event, News, Subscription};
+use super::{Desk, leash, note, note_refusal, to_the_end};
+use crate::{
+    asker::Asker,
+    event::{Event, News, Subscription},
+};
 use dora_remote_link::{Context, FeedSink, Router};
 use dora_remote_protocol::{
     cli_to_coordinator::{DataflowStopped, ListDataflows, StartDataflow, StopDataflow, WatchDataflow},
@@ -16,61 +19,74 @@ pub(super) fn add(router: Router, desk: &Desk) -> Router {
     let (starts, stops, lists, watches) = (desk.clone(), desk.clone(), desk.clone(), desk.clone());
     router
         .feed(move |context, request: StartDataflow, sink| start(starts.clone(), context, request, sink))
-        .call(move |context, request: StopDataflow| stop(stops.clone(), context, request))
-        .call(move |_, _: ListDataflows| list(lists.clone()))
+        .call(move |context, request: StopDataflow| to_the_end(stop(stops.clone(), Asker::of(&context), request)))
+        .call(move |context, _: ListDataflows| list(lists.clone(), Asker::of(&context)))
         .feed(move |context, request: WatchDataflow, sink| watch(watches.clone(), context, request, sink))
 }
 
 async fn start(desk: Desk, context: Context, request: StartDataflow, sink: FeedSink<DataflowEvent>) -> Result<(), Refusal> {
-    let by = context.peer.identity().to_string();
-    let request = Box::new(request);
-    let subscription = desk.brain.ask(|reply| Event::Start { by, request, reply }).await;
-    let subscription = match subscription {
-        Ok(subscription) => subscription,
-        Err(refusal) => {
-            let refused: Result<(), _> = Err(refusal);
-            note::<StartDataflow, _>(&context, &"a new dataflow", &refused);
-            return refused;
-        }
-    };
+    let asker = Asker::of(&context);
+    // What was accepted goes on without its asker, so it is on record before the first news of it are sent.
+    let subscription = to_the_end(accept(desk.clone(), asker.clone(), request)).await?;
     let id = subscription.id;
-    let started = send_news(&desk, &context, subscription, &sink, Until::Started).await;
-    note::<StartDataflow, _>(&context, &id, &started);
+    let started = send_news(&desk, &context, &asker, subscription, &sink, Until::Started).await;
+    note_refusal::<StartDataflow, _>(&desk, &asker, &id, &started).await;
     started
 }
 
-async fn stop(desk: Desk, context: Context, request: StopDataflow) -> Result<DataflowStopped, Refusal> {
-    let by = context.peer.identity().to_string();
+async fn accept(desk: Desk, asker: Asker, request: StartDataflow) -> Result<Subscription, Refusal> {
+    let starter = asker.clone();
+    let request = Box::new(request);
+    let start = |reply| Event::Start {
+        asker: starter,
+        request,
+        reply,
+    };
+    let accepted = match desk.audit.check() {
+        Ok(()) => desk.brain.ask(start).await,
+        Err(refusal) => Err(refusal),
+    };
+    let target = accepted
+        .as_ref()
+        .map_or_else(|_| "a new dataflow".to_owned(), |subscription| subscription.id.to_string());
+    note::<StartDataflow, _>(&desk, &asker, &target, &accepted).await;
+    accepted
+}
+
+/// The one command that is not refused while the audit cannot be written: what moves must be stoppable.
+async fn stop(desk: Desk, asker: Asker, request: StopDataflow) -> Result<DataflowStopped, Refusal> {
     let target = request.dataflow.clone();
     let stop = |reply| Event::Stop {
-        by,
+        asker: asker.clone(),
         dataflow: request.dataflow,
         grace_ms: request.grace_ms,
         force: request.force,
         reply,
     };
     let stopped = desk.brain.ask(stop).await;
-    note::<StopDataflow, _>(&context, &target, &stopped);
+    note::<StopDataflow, _>(&desk, &asker, &target, &stopped).await;
     stopped
 }
 
-async fn list(desk: Desk) -> Result<Vec<DataflowSummary>, Refusal> {
-    let mut list = desk.brain.ask(|reply| Event::List { reply }).await?;
+async fn list(desk: Desk, asker: Asker) -> Result<Vec<DataflowSummary>, Refusal> {
+    let mut list = desk.brain.ask(|reply| Event::List { asker, reply }).await?;
     fit_into_frame(&mut list);
     Ok(list)
 }
 
 async fn watch(desk: Desk, context: Context, request: WatchDataflow, sink: FeedSink<DataflowEvent>) -> Result<(), Refusal> {
+    let asker = Asker::of(&context);
     let target = request.dataflow.clone();
     let watch = |reply| Event::Watch {
+        asker: asker.clone(),
         dataflow: request.dataflow,
         reply,
     };
     let watched = match desk.brain.ask(watch).await {
-        Ok(subscription) => send_news(&desk, &context, subscription, &sink, Until::Ended).await,
+        Ok(subscription) => send_news(&desk, &context, &asker, subscription, &sink, Until::Ended).await,
         Err(refusal) => Err(refusal),
     };
-    note_refusal::<WatchDataflow, _>(&context, &target, &watched);
+    note_refusal::<WatchDataflow, _>(&desk, &asker, &target, &watched).await;
     watched
 }
 
@@ -81,14 +97,16 @@ enum Until {
     Ended,
 }
 
-/// Sends the present state and what follows. A listener that is too slow for the news hears the present state again.
+/// Sends the present state and what follows, as long as the asker may see it. A listener that is too slow for the news hears the present state again.
 async fn send_news(
     desk: &Desk,
     context: &Context,
+    asker: &Asker,
     mut subscription: Subscription,
     sink: &FeedSink<DataflowEvent>,
     until: Until,
 ) -> Result<(), Refusal> {
+    let mut cut = std::pin::pin!(leash::cut(desk, asker, subscription.id));
     let mut is_first = true;
     loop {
         for event in std::mem::take(&mut subscription.first) {
@@ -116,6 +134,7 @@ async fn send_news(
                 biased;
                 () = context.shutdown.cancelled() => return Err(ending(until)),
                 () = sink.gone() => return Ok(()),
+                refusal = &mut cut => return Err(refusal),
                 news = news.recv() => news,
             };
             match news.as_deref() {
@@ -132,8 +151,8 @@ async fn send_news(
                 Err(RecvError::Lagged(_) | RecvError::Closed) => break,
             }
         }
-        let dataflow = DataflowRef::Id(subscription.id);
-        subscription = desk.brain.ask(|reply| Event::Watch { dataflow, reply }).await?;
+        let (asker, dataflow) = (asker.clone(), DataflowRef::Id(subscription.id));
+        subscription = desk.brain.ask(|reply| Event::Watch { asker, dataflow, reply }).await?;
     }
 }
 

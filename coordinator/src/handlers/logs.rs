@@ -1,7 +1,7 @@
 //! Log lines in and out. Only the name of a dataflow passes the brain, never a line.
 
-use super::{Desk, note_refusal};
-use crate::{event::Event, logs::follow};
+use super::{Desk, leash, note_refusal};
+use crate::{asker::Asker, event::Event, logs::follow};
 use dora_remote_link::{Context, FeedSink, Router};
 use dora_remote_protocol::{
     cli_to_coordinator::ReadLogs,
@@ -21,16 +21,25 @@ pub(super) fn add(router: Router, desk: &Desk) -> Router {
 async fn ship(desk: Desk, context: Context, request: ShipLogs) -> Result<LogsAcked, Refusal> {
     let dataflow = request.batch.dataflow;
     let shipped = desk.hub.ship(context.peer.identity().name.clone(), request.batch).await;
-    note_refusal::<ShipLogs, _>(&context, &dataflow, &shipped);
+    note_refusal::<ShipLogs, _>(&desk, &Asker::of(&context), &dataflow, &shipped).await;
     shipped.map(|offset| LogsAcked { offset })
 }
 
 async fn read(desk: Desk, context: Context, request: ReadLogs, sink: FeedSink<LogItem>) -> Result<(), Refusal> {
-    let dataflow = request.dataflow.clone();
-    let read = match desk.brain.ask(|reply| Event::Find { dataflow, reply }).await {
-        Ok(id) => follow::serve(&desk.hub, id, &request, &sink, &context.shutdown).await,
+    let asker = Asker::of(&context);
+    let find = |reply| Event::Find {
+        asker: asker.clone(),
+        dataflow: request.dataflow.clone(),
+        reply,
+    };
+    let read = match desk.brain.ask(find).await {
+        Ok(id) => tokio::select! {
+            biased;
+            refusal = leash::cut(&desk, &asker, id) => Err(refusal),
+            read = follow::serve(&desk.hub, id, &request, &sink, &context.shutdown) => read,
+        },
         Err(refusal) => Err(refusal),
     };
-    note_refusal::<ReadLogs, _>(&context, &request.dataflow, &read);
+    note_refusal::<ReadLogs, _>(&desk, &asker, &request.dataflow, &read).await;
     read
 }

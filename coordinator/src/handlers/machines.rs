@@ -1,7 +1,10 @@
 //! What daemons say, and the list of machines.
 
-use super::{Desk, note_refusal};
-use crate::event::Event;
+use super::{Desk, access, note, note_refusal};
+use crate::{
+    asker::Asker,
+    event::{Admitted, Event},
+};
 use dora_remote_link::{Context, Router};
 use dora_remote_protocol::{
     cli_to_coordinator::ListMachines,
@@ -18,14 +21,34 @@ pub(super) fn add(router: Router, desk: &Desk) -> Router {
         .call(move |context, request: JoinMachine| join(joins.clone(), context, request))
         .call(move |context, request: Heartbeat| heartbeat(beats.clone(), context, request))
         .call(move |context, request: ReportEvents| report(reports.clone(), context, request))
-        .call(move |_, _: ListMachines| list(lists.clone()))
+        .call(move |context, _: ListMachines| list(lists.clone(), Asker::of(&context)))
 }
 
 async fn join(desk: Desk, context: Context, request: JoinMachine) -> Result<Joined, Refusal> {
     let peer = context.peer.clone();
+    let name = peer.identity().name.clone();
+    // Before the machine is used: what it has seen may be what these records have forgotten.
+    if let Some((why, revocations)) = desk.witnesses.examine(&name, &request).await
+        && access::found_restored(&desk, why, revocations).await.is_ok()
+        && let Err(refusal) = desk.audit.settle().await
+    {
+        tracing::error!(reason = %refusal, "cannot remember that the audit has lost entries");
+    }
     let request = Box::new(request);
-    let joined = desk.brain.ask(|reply| Event::Join { peer, request, reply }).await;
-    note_refusal::<JoinMachine, _>(&context, &context.peer.identity().name, &joined);
+    let joined = match desk.brain.ask(|reply| Event::Join { peer, request, reply }).await {
+        Ok(Admitted::Joined { joined, is_new }) => {
+            if is_new {
+                let first: Result<(), Refusal> = Ok(());
+                note::<JoinMachine, _>(&desk, &Asker::of(&context), &name, &first).await;
+            }
+            desk.witnesses.joined(context.peer.clone());
+            Ok(joined)
+        }
+        // It tries every few seconds, and was recorded when it did so first.
+        Ok(Admitted::StillRefused(refusal)) => return Err(refusal),
+        Err(refusal) => Err(refusal),
+    };
+    note_refusal::<JoinMachine, _>(&desk, &Asker::of(&context), &name, &joined).await;
     joined
 }
 
@@ -58,6 +81,6 @@ async fn report(desk: Desk, context: Context, request: ReportEvents) -> Result<E
     desk.brain.ask(reported).await
 }
 
-async fn list(desk: Desk) -> Result<Vec<MachineSummary>, Refusal> {
-    desk.brain.ask(|reply| Event::Machines { reply }).await
+pub(crate) async fn list(desk: Desk, asker: Asker) -> Result<Vec<MachineSummary>, Refusal> {
+    desk.brain.ask(|reply| Event::Machines { asker, reply }).await
 }

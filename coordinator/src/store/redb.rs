@@ -1,15 +1,15 @@
 //! Records in a redb database. Each [`Store::apply`] is one transaction that is on the disk when it returns.
 
 use super::{Changes, Store, StoreError, Stored};
-use crate::{dataflow::record::Record, machines::MachineRecord};
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
-use std::path::Path;
+use crate::{backup::records::copy_table, dataflow::record::Record, machines::MachineRecord};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use std::{path::Path, sync::Arc};
 use uuid::Uuid;
 
 /// Records in one file.
 #[derive(Debug)]
 pub(crate) struct RedbStore {
-    db: Database,
+    db: Arc<Database>,
 }
 
 impl RedbStore {
@@ -28,9 +28,7 @@ impl RedbStore {
             let found = meta.get(FORMAT_KEY)?.map(|value| value.value());
             match found {
                 None => {
-                    let (epoch, _) = Uuid::new_v4().as_u64_pair();
                     meta.insert(FORMAT_KEY, FORMAT)?;
-                    meta.insert(EPOCH_KEY, epoch)?;
                 }
                 Some(FORMAT) => {}
                 Some(found) => {
@@ -45,14 +43,25 @@ impl RedbStore {
             transaction.open_table(MACHINES)?;
         }
         transaction.commit()?;
-        let store = Self { db };
+        let store = Self { db: Arc::new(db) };
         let stored = store.load()?;
         Ok((store, stored))
     }
 
+    /// The file itself, for a backup.
+    pub(crate) fn database(&self) -> Arc<Database> {
+        Arc::clone(&self.db)
+    }
+
+    /// Copies everything into a fresh file.
+    pub(crate) fn copy_tables(from: &ReadTransaction, to: &WriteTransaction) -> Result<(), StoreError> {
+        copy_table(from, to, META)?;
+        copy_table(from, to, DATAFLOWS)?;
+        copy_table(from, to, MACHINES)
+    }
+
     fn load(&self) -> Result<Stored, StoreError> {
         let transaction = self.db.begin_read()?;
-        let epoch = transaction.open_table(META)?.get(EPOCH_KEY)?.map_or(0, |value| value.value());
         let mut dataflows = Vec::new();
         for row in transaction.open_table(DATAFLOWS)?.iter()? {
             let (id, bytes) = row?;
@@ -67,11 +76,7 @@ impl RedbStore {
                 postcard::from_bytes(bytes.value()).map_err(|error| StoreError::record(&name.value(), error))?;
             machines.push(record);
         }
-        Ok(Stored {
-            epoch,
-            dataflows,
-            machines,
-        })
+        Ok(Stored { dataflows, machines })
     }
 }
 
@@ -119,16 +124,15 @@ from_redb!(
     redb::CommitError
 );
 
-/// Format and epoch.
+/// The format.
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// Id to [`Record`].
 const DATAFLOWS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("dataflows");
 /// Name to [`MachineRecord`].
 const MACHINES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("machines");
 
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 const FORMAT_KEY: &str = "format";
-const EPOCH_KEY: &str = "epoch";
 
 /// Memory for pages of the file; redb would take 1 GiB.
 const CACHE_BYTES: usize = 16 << 20;
@@ -140,7 +144,7 @@ mod tests {
     use dora_remote_protocol::dataflow::DataflowState;
 
     #[test]
-    fn records_and_the_epoch_survive_a_restart() {
+    fn records_survive_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("store.redb");
         let (mut store, stored) = RedbStore::open(&path).unwrap();
@@ -155,7 +159,6 @@ mod tests {
         drop(store);
 
         let (_store, again) = RedbStore::open(&path).unwrap();
-        assert_eq!(again.epoch, stored.epoch);
         assert_eq!(again.dataflows, [samples::record_in(1, "one", DataflowState::Running)]);
     }
 

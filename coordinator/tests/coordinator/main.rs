@@ -1,18 +1,27 @@
 //! A whole coordinator over real QUIC, with scripted daemons: it is killed and comes back, machines go and come back.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests may stop at what must not happen")]
 
+mod access;
+mod auditing;
+mod clones;
+mod joining;
+mod lapsing;
+mod local;
+mod restoring;
+mod revoking;
+mod scopes;
 mod support;
+mod witness;
 
 use dora_remote_protocol::{
     cli_to_coordinator::{
         GetStatus, HasBundle, ListDataflows, ListMachines, PutBundle, StartDataflow, StopDataflow, WatchDataflow,
     },
-    daemon_to_coordinator::{FetchBundle, Heartbeat, ShipLogs},
+    daemon_to_coordinator::{FetchBundle, ShipLogs},
     dataflow::{BundleRef, DataflowEvent, DataflowRef, DataflowState, Files},
-    identity::Role,
-    ids::{BundleHash, DataflowId, InstanceId, RequestId},
+    ids::{BundleHash, DataflowId, RequestId},
     log_line::{LogBatch, LogSource},
-    machine::{EngineStatus, Lifecycle, Reach},
+    machine::{Lifecycle, Reach},
     refusal::{Changed, RefusalCode},
 };
 use support::{Daemon, Memory, Ordered, PATIENCE, Running, World, cannot_prepare, lines, next, soon, spec, until};
@@ -276,26 +285,6 @@ async fn a_run_that_nobody_remembers_is_listed_and_can_be_stopped() {
     };
     let (stopped, ()) = soon("the stop", async { tokio::join!(stopping, daemon_side) }).await;
     assert!(stopped.unwrap().result.success);
-    running.end().await;
-}
-
-#[tokio::test]
-async fn a_second_machine_with_the_same_certificate_waits_and_a_former_connection_is_not_used() {
-    let world = World::new();
-    let running = Running::start(world.config("state")).await;
-    let memory = Memory::new();
-    let first = Daemon::join(&world, running.address, "a", &memory).await;
-    let second = Daemon::join(&world, running.address, "a", &memory).await;
-    soon("the end of the former connection", first.peer.closed()).await;
-    let beat = Heartbeat {
-        engine: EngineStatus::Starting,
-    };
-    second.peer.call(&beat, PATIENCE).await.unwrap();
-
-    let dialer = world.dialer(Role::Daemon, "a", InstanceId(Uuid::new_v4()));
-    let clone = dialer.dial(&running.address.to_string().parse().unwrap()).await.unwrap();
-    let refused = clone.call(&beat, PATIENCE).await.unwrap_err().to_string();
-    assert!(refused.contains("has not joined"), "{refused}");
     running.end().await;
 }
 

@@ -5,7 +5,7 @@ use dora_remote_coordinator::{CoordinatorConfig, Options, start};
 use dora_remote_link::{Address, CallError, CloseCode, DialKind, Dialer, Feed, Peer, Router, Speaker};
 use dora_remote_protocol::{
     cli_to_coordinator::{ReadLogs, StartDataflow},
-    coordinator_to_daemon::{ForgetRun, PrepareRun, ReleaseBarrier, SpawnRun, StopRun},
+    coordinator_to_daemon::{ForgetRun, Ping, PrepareRun, ReleaseBarrier, SpawnRun, StopRun},
     daemon_to_coordinator::{EventsAcked, JoinMachine, Joined, ReportEvents, ShipLogs},
     dataflow::{DataflowEvent, DataflowSpec, DataflowState, Files, Labels, NameWish, NodeSpec, NodeState, NodeStatus},
     identity::{Identity, Role},
@@ -19,7 +19,11 @@ use dora_remote_protocol::{
 use std::{
     future::Future,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     thread::{self, JoinHandle},
     time::{Duration, SystemTime},
 };
@@ -64,29 +68,50 @@ impl World {
     }
 
     pub(crate) fn credentials(&self, role: Role, name: &str) -> Credentials {
+        self.issue(role, name, Duration::from_secs(3600), SystemTime::now())
+    }
+
+    /// A certificate that is issued by hand.
+    pub(crate) fn issue(&self, role: Role, name: &str, life: Duration, now: SystemTime) -> Credentials {
         let identity = Identity {
             trust_domain: self.authority.trust_domain().clone(),
             role,
             name: name.parse().unwrap(),
         };
-        self.authority
-            .issue(&identity, Duration::from_secs(3600), SystemTime::now())
-            .unwrap()
+        self.authority.issue(&identity, life, now).unwrap()
+    }
+
+    /// A place below the folder of this world.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The authority of this world.
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.authority
     }
 
     pub(crate) fn dialer(&self, role: Role, name: &str, instance: InstanceId) -> Dialer {
+        self.dialer_of_boot(role, name, instance, BootId(Uuid::from_u128(1)))
+    }
+
+    /// A dialler whose hellos count on from those of all diallers before, as those of one state directory do.
+    fn dialer_of_boot(&self, role: Role, name: &str, instance: InstanceId, boot: BootId) -> Dialer {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
         let speaker = Speaker {
             build: "test".to_owned(),
             features: Vec::new(),
             instance,
-            boot: BootId(Uuid::from_u128(1)),
+            boot,
         };
         let kind = if role == Role::Daemon {
             DialKind::Daemon
         } else {
             DialKind::Follow
         };
-        Dialer::new(&self.credentials(role, name), speaker, kind).unwrap()
+        let dialer = Dialer::new(&self.credentials(role, name), speaker, kind).unwrap();
+        dialer.raise_counter(COUNTER.fetch_add(1 << 20, Ordering::Relaxed));
+        dialer
     }
 
     /// Somebody who may act.
@@ -155,6 +180,10 @@ pub(crate) struct Person {
 }
 
 impl Person {
+    pub(crate) fn of(peer: Peer, dialer: Dialer) -> Self {
+        Self { peer, _dialer: dialer }
+    }
+
     pub(crate) async fn ask<R: Request>(&self, request: R) -> Result<R::Reply, Refusal> {
         match self.peer.call(&request, PATIENCE).await {
             Ok(reply) => Ok(reply),
@@ -242,35 +271,47 @@ pub(crate) struct Daemon {
 #[derive(Clone, Debug)]
 pub(crate) struct Memory {
     pub(crate) instance: InstanceId,
+    pub(crate) boot: BootId,
+    /// What it says of itself.
+    pub(crate) labels: Labels,
     pub(crate) last_seq: u64,
     pub(crate) runs: Vec<RunReport>,
     pub(crate) refuses: Option<Refusal>,
+    /// Gives no sign of life when asked for one.
+    pub(crate) is_deaf: bool,
 }
 
 impl Memory {
     pub(crate) fn new() -> Self {
         Self {
             instance: InstanceId(Uuid::new_v4()),
+            boot: BootId(Uuid::from_u128(1)),
+            labels: Labels::new(),
             last_seq: 0,
             runs: Vec::new(),
             refuses: None,
+            is_deaf: false,
         }
     }
 }
 
 impl Daemon {
     pub(crate) async fn join(world: &World, at: SocketAddr, name: &str, memory: &Memory) -> Self {
+        Self::try_join(world, at, name, memory).await.unwrap()
+    }
+
+    pub(crate) async fn try_join(world: &World, at: SocketAddr, name: &str, memory: &Memory) -> Result<Self, Refusal> {
         let (tell, orders) = mpsc::unbounded_channel();
-        let dialer = world.dialer(Role::Daemon, name, memory.instance);
+        let dialer = world.dialer_of_boot(Role::Daemon, name, memory.instance, memory.boot);
         let peer = soon(
             "a connection",
-            dialer.dial_with_router(&address(at), orders_router(tell, memory.refuses.clone())),
+            dialer.dial_with_router(&address(at), orders_router(tell, memory)),
         )
         .await
         .unwrap();
         let request = JoinMachine {
             facts: MachineFacts {
-                labels: Labels::new(),
+                labels: memory.labels.clone(),
                 build: "test".to_owned(),
                 platform: "linux x86_64".to_owned(),
                 engine: EngineStatus::Starting,
@@ -280,15 +321,19 @@ impl Daemon {
             witnessed: None,
             revocations: None,
         };
-        let joined = peer.call(&request, PATIENCE).await.unwrap();
-        Self {
+        let joined = match peer.call(&request, PATIENCE).await {
+            Ok(joined) => joined,
+            Err(CallError::Refused(refusal)) => return Err(refusal),
+            Err(other) => panic!("joining: {other}"),
+        };
+        Ok(Self {
             peer,
             joined,
             orders,
             next_seq: memory.last_seq + 1,
             name: name.to_owned(),
             _dialer: dialer,
-        }
+        })
     }
 
     pub(crate) async fn order(&mut self) -> Ordered {
@@ -363,7 +408,8 @@ impl Daemon {
     }
 }
 
-fn orders_router(tell: mpsc::UnboundedSender<Ordered>, refuses: Option<Refusal>) -> Router {
+fn orders_router(tell: mpsc::UnboundedSender<Ordered>, memory: &Memory) -> Router {
+    let (refuses, is_deaf) = (memory.refuses.clone(), memory.is_deaf);
     let tell = Arc::new(Mutex::new(tell));
     let told = move |order: Ordered| {
         let tell = Arc::clone(&tell);
@@ -386,6 +432,12 @@ fn orders_router(tell: mpsc::UnboundedSender<Ordered>, refuses: Option<Refusal>)
         .call(move |_, _: ReleaseBarrier| release(Ordered::Release))
         .call(move |_, request: StopRun| stop(Ordered::Stop { force: request.force }))
         .call(move |_, _: ForgetRun| forget(Ordered::Forget))
+        .call(move |_, _: Ping| async move {
+            if is_deaf {
+                std::future::pending::<()>().await;
+            }
+            Ok(())
+        })
 }
 
 pub(crate) fn spec(machines: &[&str]) -> DataflowSpec {

@@ -3,18 +3,20 @@
 //! Each try is a connection of its own: after a long cut one connection alone notices only late that the link is back, because
 //! QUIC doubles the pause between its probes.
 
-use super::{SessionConfig, Silent};
-use crate::supervisor::SupervisorHandle;
-use dora_remote_certs::{CertError, Credentials};
-use dora_remote_link::{Address, CallError, CloseCode, CloseReason, DialError, DialKind, Dialer, LinkError, Peer, Router, retry};
-use dora_remote_protocol::{
-    identity::{Identity, Role},
-    limits::{REDIAL_CAP, REDIAL_FAST, REDIAL_FAST_FOR},
-    refusal::RefusalCode,
+use super::{
+    Silent,
+    keys::Keys,
+    schedule::Schedule,
+    trouble::{self, Trouble},
+    way::{Way, WayError},
 };
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
-use thiserror::Error;
+use crate::handlers::{self, Orders};
+use dora_remote_certs::{Clock, Utc};
+use dora_remote_link::{Address, CallError, CloseReason, retry};
+use dora_remote_protocol::limits::{REDIAL_CAP, REDIAL_FAST, REDIAL_FAST_FOR};
+use std::{fmt, sync::Arc, time::Duration};
 use tokio::{
+    sync::watch,
     task::JoinSet,
     time::{Instant, sleep_until},
 };
@@ -26,7 +28,7 @@ const MAX_DIALS: usize = 6;
 /// What was found.
 pub(super) enum Found {
     /// A new connection whose hello was answered.
-    New(Peer),
+    New(Way),
     /// The silent connection answers again.
     Back(Silent),
 }
@@ -34,89 +36,39 @@ pub(super) enum Found {
 /// Dials.
 pub(super) struct Seeker {
     address: Address,
-    dialer: Arc<Dialer>,
-    config: SessionConfig,
-    router: fn(&SupervisorHandle) -> Router,
-    dials: JoinSet<Result<Peer, SeekError>>,
+    keys: Arc<Keys>,
+    orders: Orders,
+    dials: JoinSet<Result<Way, WayError>>,
     next: Instant,
     /// Whether the trouble is one that waiting alone does not cure.
     slow: bool,
     /// The trouble that was last told.
     told: Option<String>,
-}
-
-/// Why one try failed.
-#[derive(Debug, Error)]
-enum SeekError {
-    #[error(transparent)]
-    Dial(#[from] DialError),
-    #[error(transparent)]
-    Hello(CallError),
-}
-
-/// Why the credentials of a machine cannot be used.
-#[derive(Debug, Error)]
-pub(crate) enum CredentialsError {
-    /// They cannot be read.
-    #[error("the credentials in {dir} cannot be used: {source}", dir = dir.display())]
-    Load {
-        /// Where they should be.
-        dir: PathBuf,
-        /// Why.
-        source: CertError,
-    },
-    /// They are somebody else's.
-    #[error("the credentials in {dir} are those of {found}, and a daemon needs some with the role `daemon`", dir = dir.display())]
-    WrongRole {
-        /// Where they are.
-        dir: PathBuf,
-        /// Whose they are.
-        found: Identity,
-    },
-    /// They make no TLS configuration.
-    #[error(transparent)]
-    Link(#[from] LinkError),
-}
-
-/// Loads the credentials of a machine.
-///
-/// # Errors
-/// [`CredentialsError`].
-pub(crate) fn load_credentials(dir: &std::path::Path) -> Result<Credentials, CredentialsError> {
-    let credentials = Credentials::load(dir).map_err(|source| CredentialsError::Load {
-        dir: dir.to_owned(),
-        source,
-    })?;
-    let found = credentials.identity();
-    if found.role != Role::Daemon {
-        return Err(CredentialsError::WrongRole {
-            dir: dir.to_owned(),
-            found: found.clone(),
-        });
-    }
-    Ok(credentials)
+    /// Whether it was told that the certificate may end before the coordinator is reached.
+    told_end: bool,
+    /// Whether the coordinator has shut this machine out.
+    shut_out: watch::Sender<bool>,
 }
 
 impl Seeker {
-    /// A seeker whose hellos count from `counter` on.
-    pub(super) fn new(
-        config: &SessionConfig,
-        router: fn(&SupervisorHandle) -> Router,
-        counter: u64,
-    ) -> Result<Self, CredentialsError> {
-        let credentials = load_credentials(&config.credentials_dir)?;
-        let dialer = Dialer::new(&credentials, config.speaker.clone(), DialKind::Daemon)?;
-        dialer.raise_counter(counter);
-        Ok(Self {
-            address: config.coordinator.clone(),
-            dialer: Arc::new(dialer),
-            config: config.clone(),
-            router,
+    /// A seeker that has not dialled yet.
+    pub(super) fn new(address: Address, keys: Arc<Keys>, orders: Orders) -> Self {
+        Self {
+            address,
+            keys,
+            orders,
             dials: JoinSet::new(),
             next: Instant::now(),
             slow: false,
             told: None,
-        })
+            told_end: false,
+            shut_out: watch::Sender::new(false),
+        }
+    }
+
+    /// Whether the coordinator has shut this machine out.
+    pub(super) fn shut_out(&self) -> watch::Receiver<bool> {
+        self.shut_out.subscribe()
     }
 
     /// Tries until something is found. `since`: when the search began. Cancel safe: tries under way go on at the next call.
@@ -133,8 +85,12 @@ impl Seeker {
                     *silent = None;
                 }
                 Some(tried) = self.dials.join_next() => match tried {
-                    Ok(Ok(peer)) => return Found::New(peer),
-                    Ok(Err(error)) => self.note(&error),
+                    Ok(Ok(way)) => return Found::New(way),
+                    Ok(Err(error)) => {
+                        let trouble = error.trouble();
+                        self.note(trouble);
+                        self.tell(error.key(), &error, trouble.is_lasting());
+                    }
                     Err(error) => warn!(%error, "a dial broke off"),
                 },
                 () = sleep_until(self.next), if may_dial => {
@@ -147,56 +103,78 @@ impl Seeker {
 
     /// A connection is in use: drops the other tries, and what is known of former trouble.
     pub(super) fn arrived(&mut self) {
-        self.dials.abort_all();
-        self.dials = JoinSet::new();
+        self.abandon();
         self.next = Instant::now();
         self.slow = false;
         self.told = None;
+        self.told_end = false;
+        self.shut_out.send_replace(false);
     }
 
-    /// A connection was found and could not be used.
-    pub(super) fn failed(&mut self, error: &CallError) {
-        self.slow |= is_lasting(error);
-        self.next = self.next.max(Instant::now() + REDIAL_FAST);
+    /// The connection that was in use has ended.
+    pub(super) fn ended(&mut self, reason: &CloseReason) {
+        self.note(Trouble::of_close(reason));
     }
 
-    /// Ends all connections.
-    pub(super) async fn shutdown(&mut self, grace: Duration) {
+    /// A connection was found and could not be used. `since`: when the search began.
+    pub(super) fn failed(&mut self, error: &CallError, since: Instant) {
+        let trouble = Trouble::of_call(error);
+        // Its hello was answered, so that this is the newest word on the matter; yet what stays is not forgotten for what passes.
+        if trouble.is_lasting() || !self.slow {
+            self.note(trouble);
+        }
+        self.next = self.next.max(Instant::now() + self.pause(since));
+        let text = format_args!("the coordinator does not let this machine join: {error}");
+        self.tell(trouble::key_of_call(error), &text, trouble.is_lasting());
+    }
+
+    /// Dials nothing for a while: asking again sooner is in vain.
+    pub(super) fn hold_off(&mut self, pause: Duration) {
+        self.abandon();
+        self.slow = true;
+        self.next = Instant::now() + pause;
+    }
+
+    /// Ends all tries.
+    pub(super) async fn shutdown(&mut self) {
         self.dials.shutdown().await;
-        self.dialer.shutdown(grace).await;
+    }
+
+    fn abandon(&mut self) {
+        self.dials.abort_all();
+        self.dials = JoinSet::new();
     }
 
     fn dial(&mut self) {
-        if self.slow {
-            self.reload();
-        }
-        let (dialer, address) = (Arc::clone(&self.dialer), self.address.clone());
-        let router = (self.router)(&self.config.orders);
+        self.warn_of_end();
+        let (keys, address, orders) = (Arc::clone(&self.keys), self.address.clone(), self.orders.clone());
+        let slow = self.slow;
         self.dials.spawn(async move {
-            let peer = dialer.dial_with_router(&address, router).await?;
-            match peer.welcome().await {
-                Ok(welcome) => {
-                    debug!(?welcome, "the coordinator answered the hello");
-                    Ok(peer)
+            let renewed = if slow { keys.reload().await } else { Ok(false) };
+            let way = Way::open(keys.dialer(), &address, handlers::router(&orders)).await;
+            match (way, renewed) {
+                (Err(error), Err(unusable)) if error.trouble().is_lasting() => {
+                    // Nobody can help before the files are in order.
+                    debug!(%error, "the coordinator does not let this machine in");
+                    if error.trouble() == Trouble::ShutOut {
+                        Err(error)
+                    } else {
+                        Err(unusable.into())
+                    }
                 }
-                Err(error) => {
-                    peer.close(CloseCode::Unanswered, "");
-                    Err(SeekError::Hello(error))
-                }
+                (way, _) => way,
             }
         });
     }
 
-    /// Somebody may have put new credentials in place of those that were refused.
-    fn reload(&mut self) {
-        let fresh = load_credentials(&self.config.credentials_dir)
-            .and_then(|credentials| Ok(Dialer::new(&credentials, self.config.speaker.clone(), DialKind::Daemon)?));
-        match fresh {
-            Ok(dialer) => {
-                dialer.raise_counter(self.dialer.counter());
-                self.dialer = Arc::new(dialer);
-            }
-            Err(error) => self.tell(&error, true),
+    /// Says once in a search that the certificate, which only a coordinator can renew, is in its last third.
+    fn warn_of_end(&mut self) {
+        let credentials = self.keys.credentials();
+        let certificate = credentials.certificate();
+        if !self.told_end && Schedule::of(certificate).is_pressing(self.keys.clock().now()) {
+            self.told_end = true;
+            let end = Utc(certificate.not_after);
+            warn!(%end, "the coordinator must be reached before the certificate of this machine ends, or let it recover afterwards");
         }
     }
 
@@ -210,47 +188,28 @@ impl Seeker {
         }
     }
 
-    fn note(&mut self, error: &SeekError) {
-        let lasting = match error {
-            SeekError::Dial(
-                DialError::ServerNotTrusted { .. }
-                | DialError::WrongServerRole { .. }
-                | DialError::ServerExpired { .. }
-                | DialError::ServerNotYetValid { .. }
-                | DialError::ServerRefused { .. }
-                | DialError::OurCertificateRefused { .. }
-                | DialError::OurCertificateExpired { .. }
-                | DialError::OtherProtocol { .. },
-            ) => true,
-            SeekError::Dial(
-                DialError::Resolve { .. }
-                | DialError::Unreachable { .. }
-                | DialError::NotAccepting { .. }
-                | DialError::Tls { .. }
-                | DialError::Local(_),
-            ) => false,
-            SeekError::Hello(error) => is_lasting(error),
-        };
-        self.slow = lasting;
-        self.tell(error, lasting);
+    fn note(&mut self, trouble: Trouble) {
+        self.slow = trouble.is_lasting();
+        if trouble == Trouble::ShutOut {
+            self.shut_out.send_replace(true);
+        }
     }
 
-    /// Logs each change of the trouble once. Waits differ from try to try, so that only the kind of a passing one counts.
-    fn tell(&mut self, trouble: &impl fmt::Display, lasting: bool) {
-        let text = trouble.to_string();
-        let key = if lasting { text.clone() } else { "passing".to_owned() };
+    /// Logs each change of the trouble once: of lasting trouble its `key` counts, of passing trouble only that there is some.
+    fn tell(&mut self, key: String, trouble: &impl fmt::Display, lasting: bool) {
+        let key = if lasting { key } else { "passing".to_owned() };
         if self.told.as_ref() == Some(&key) {
-            debug!(trouble = text, "still not joined");
+            debug!(%trouble, "still not joined");
             return;
         }
         self.told = Some(key);
         if lasting {
             error!(
-                trouble = text,
+                %trouble,
                 "this machine cannot join the coordinator until somebody helps; it goes on trying"
             );
         } else {
-            warn!(trouble = text, "the coordinator is not reached; it is tried again");
+            warn!(%trouble, "the coordinator is not reached; it is tried again");
         }
     }
 }
@@ -260,25 +219,5 @@ async fn answered(silent: &mut Option<Silent>) -> bool {
     match silent {
         Some(silent) => matches!((&mut silent.beat).await, Ok(Ok(()))),
         None => std::future::pending().await,
-    }
-}
-
-/// Whether trying again soon is in vain.
-fn is_lasting(error: &CallError) -> bool {
-    match error {
-        CallError::PeerRefusedUs { .. } => true,
-        CallError::HelloRefused(refusal) | CallError::Refused(refusal) => matches!(
-            refusal.code,
-            RefusalCode::Denied | RefusalCode::VersionMismatch | RefusalCode::CertificateLapsed | RefusalCode::UnknownVerb
-        ),
-        CallError::Lost(reason) => matches!(
-            reason,
-            CloseReason::RefusedByPeer { .. }
-                | CloseReason::ByPeer {
-                    code: CloseCode::Revoked | CloseCode::CertificateLapsed | CloseCode::Refused,
-                    ..
-                }
-        ),
-        CallError::TimedOut { .. } | CallError::NotSent(_) | CallError::Source(_) | CallError::Protocol(_) => false,
     }
 }

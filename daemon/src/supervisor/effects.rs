@@ -1,23 +1,19 @@
 //! What the supervisor has done once its changes are stored: answers, commands for the tail, and tasks that report back.
 
-use super::{Input, JoinReport, Reply, Supervisor};
-use crate::{engine_client::EngineHandle, records::RunPlan, store::StoreError, tail::TailCommand, workdir::Workdirs};
+use super::{Input, JoinReport, Reply, Supervisor, prepare::Hands};
+use crate::{engine_client::EngineHandle, store::StoreError, tail::TailCommand, workdir::Workdirs};
 use dora_remote_link::Peer;
 use dora_remote_protocol::{
-    agent_to_engine::{EngineOrder, RunOrder},
+    agent_to_engine::EngineOrder,
     coordinator_to_daemon::{PrepareRun, ReleaseBarrier, StopRun},
-    engine_to_agent::EngineReply,
     ids::{DataflowId, EngineId},
     limits::{ORDER_DEADLINE, SPAWN_DEADLINE},
-    name::MachineName,
-    refusal::{Refusal, RefusalCode},
+    refusal::Refusal,
 };
 use std::{collections::BTreeSet, time::Duration};
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
-/// Time for the engine to check a run; it may have to run other programs for that.
-const CHECK_DEADLINE: Duration = Duration::from_secs(90);
 /// Time beyond the engine's own deadline of a spawn.
 const SPAWN_MARGIN: Duration = Duration::from_secs(5);
 /// Time for the engine to forget a run; when it is down, there is nothing to forget.
@@ -67,12 +63,17 @@ impl Supervisor {
 
     fn start(&self, job: Job) {
         let (engine, workdirs, inbox) = (self.engine.clone(), self.workdirs.clone(), self.inbox.clone());
-        let machine = self.machine.clone();
+        let hands = Hands {
+            machine: self.machine.clone(),
+            engine: self.engine.clone(),
+            workdirs: self.workdirs.clone(),
+            policy: self.policy.clone(),
+        };
         self.tasks.spawn("run", async move {
             let input = match job {
                 Job::Prepare { request, peer } => {
                     let dataflow = request.dataflow;
-                    let result = Box::new(prepare(request, &peer, &engine, &workdirs, machine).await);
+                    let result = Box::new(hands.prepare(request, &peer).await);
                     Input::Prepared { dataflow, result }
                 }
                 Job::Spawn { dataflow } => {
@@ -129,55 +130,8 @@ impl Supervisor {
     }
 }
 
-async fn prepare(
-    request: PrepareRun,
-    peer: &Peer,
-    engine: &EngineHandle,
-    workdirs: &Workdirs,
-    machine: MachineName,
-) -> Result<RunPlan, Refusal> {
-    let dir = workdirs.prepare(request.dataflow, &request.files, peer).await?;
-    let checked = match dir.path.to_str() {
-        Some(run_dir) => {
-            let order = RunOrder {
-                dataflow: request.dataflow,
-                name: request.name,
-                descriptor: request.descriptor,
-                nodes: request.nodes,
-                machine,
-                run_dir: run_dir.to_owned(),
-                uv: request.uv,
-            };
-            match engine.order(EngineOrder::Check(order.clone()), CHECK_DEADLINE).await {
-                Ok(EngineReply::Checked { outputs }) => Ok((order, outputs)),
-                Ok(EngineReply::Done) => Err(Refusal::new(
-                    RefusalCode::Internal,
-                    "the engine did not say where output goes",
-                )),
-                Err(refusal) => Err(refusal),
-            }
-        }
-        None => Err(Refusal::new(
-            RefusalCode::NotPrepared,
-            format!("the run directory {} is no UTF-8 text", dir.path.display()),
-        )),
-    };
-    match checked {
-        Ok((order, outputs)) => Ok(RunPlan {
-            order,
-            files: request.files,
-            outputs,
-            owns_dir: dir.owned,
-        }),
-        Err(refusal) => {
-            clear(request.dataflow, dir.owned, engine, workdirs).await;
-            Err(refusal)
-        }
-    }
-}
-
 /// Makes the engine forget a run, and removes its directory if it was made for the run.
-async fn clear(dataflow: DataflowId, owns_dir: bool, engine: &EngineHandle, workdirs: &Workdirs) {
+pub(super) async fn clear(dataflow: DataflowId, owns_dir: bool, engine: &EngineHandle, workdirs: &Workdirs) {
     if let Err(refusal) = engine.order(EngineOrder::Forget { dataflow }, FORGET_DEADLINE).await {
         debug!(%dataflow, %refusal, "the engine did not forget a run");
     }

@@ -1,10 +1,12 @@
 //! A coordinator that writes down what a machine tells it, and lets a test order what it likes.
 
-use dora_remote_certs::{Admission, AdmissionSnapshot, Credentials, SystemClock};
+use crate::trust::Trust;
+use dora_remote_certs::SystemClock;
 use dora_remote_link::{
     AcceptOptions, Acceptor, CloseReason, Context, EndpointSecrets, FeedSink, Peer, PeerWatcher, Router, Speaker,
 };
 use dora_remote_protocol::{
+    access::Renew,
     chunk::Chunk,
     daemon_to_coordinator::{EventsAcked, FetchBundle, Heartbeat, JoinMachine, Joined, LogsAcked, ReportEvents, ShipLogs},
     ids::{BootId, DataflowId, InstanceId},
@@ -44,6 +46,14 @@ pub(crate) struct Seen {
     pub(crate) bundles: BTreeMap<[u8; 32], Vec<u8>>,
     /// What the next join is told not to have.
     pub(crate) unwanted: Vec<DataflowId>,
+    /// Instance and serial of each join.
+    pub(crate) joined_as: Vec<(InstanceId, String)>,
+    /// What joins are refused with.
+    pub(crate) refuse_joins: Option<Refusal>,
+    /// What renewals are refused with.
+    pub(crate) refuse_renewals: Option<Refusal>,
+    /// Renewals that were asked for; the serials of those that were granted.
+    pub(crate) renewals: Vec<Option<String>>,
 }
 
 impl Seen {
@@ -117,11 +127,11 @@ pub(crate) struct Coordinator {
 }
 
 impl Coordinator {
-    pub(crate) fn start(address: SocketAddr, credentials: &Credentials, secrets: &EndpointSecrets, book: &Book) -> Self {
+    pub(crate) fn start(address: SocketAddr, trust: &Arc<Trust>, secrets: &EndpointSecrets, book: &Book) -> Self {
         let acceptor = Acceptor::bind(AcceptOptions {
             address,
-            credentials: credentials.clone(),
-            admission: Arc::new(Everyone(Arc::new(AdmissionSnapshot::of(credentials).expect("a snapshot")))),
+            credentials: trust.coordinator.clone(),
+            admission: trust.gate.clone(),
             clock: Arc::new(SystemClock),
             secrets: secrets.clone(),
             speaker: Speaker {
@@ -130,12 +140,12 @@ impl Coordinator {
                 instance: InstanceId(Uuid::new_v4()),
                 boot: BootId(Uuid::new_v4()),
             },
-            store_epoch: 1,
+            store_epoch: trust.store_epoch(),
             max_handshakes: MAX_HANDSHAKES,
         });
         let acceptor = acceptor.expect("bound");
         let (address, end) = (acceptor.local_address(), CancellationToken::new());
-        let (router, token) = (router(book), end.clone());
+        let (router, token) = (router(book, trust), end.clone());
         let task = tokio::spawn(async move {
             acceptor
                 .run(router, Nobody, token, Duration::from_secs(5))
@@ -151,22 +161,40 @@ impl Coordinator {
     }
 }
 
-fn router(book: &Book) -> Router {
-    let [join, beat, report, ship, fetch] = std::array::from_fn(|_| book.clone());
+fn router(book: &Book, trust: &Arc<Trust>) -> Router {
+    let [join, beat, report, ship, fetch, renew] = std::array::from_fn(|_| book.clone());
+    let trust = Arc::clone(trust);
     Router::new()
         .call(move |context: Context, request: JoinMachine| {
             let joined = join.change(|seen| {
+                if let Some(refusal) = &seen.refuse_joins {
+                    return Err(refusal.clone());
+                }
+                let instance = context.peer.hello().expect("said").instance;
+                seen.joined_as.push((instance, context.peer.certificate().serial.clone()));
                 seen.peer = Some(context.peer);
                 seen.engine = Some(request.facts.engine.clone());
                 seen.join = Some(request);
                 seen.joins += 1;
-                Joined {
+                Ok(Joined {
                     acked_seq: seen.events.len() as u64,
                     unwanted: std::mem::take(&mut seen.unwanted),
-                }
+                })
             });
-            async move { Ok(joined) }
+            async move { joined }
         })
+        .call(move |context: Context, Renew { request }| {
+            let issued = renew.change(|seen| {
+                let issued = match &seen.refuse_renewals {
+                    Some(refusal) => Err(refusal.clone()),
+                    None => Ok(trust.renew(&context.peer, &request)),
+                };
+                seen.renewals.push(issued.as_ref().ok().map(|(_, serial)| serial.clone()));
+                issued.map(|(issued, _)| issued)
+            });
+            async move { issued }
+        })
+        .also_for_lapsed::<Renew>()
         .call(move |_, Heartbeat { engine }| {
             beat.change(|seen| seen.engine = Some(engine));
             async { Ok(()) }
@@ -209,15 +237,6 @@ fn router(book: &Book) -> Router {
                 Ok(())
             }
         })
-}
-
-#[derive(Debug)]
-struct Everyone(Arc<AdmissionSnapshot>);
-
-impl Admission for Everyone {
-    fn snapshot(&self) -> Arc<AdmissionSnapshot> {
-        Arc::clone(&self.0)
-    }
 }
 
 struct Nobody;

@@ -1,9 +1,10 @@
 //! An engine that does what it is told with shell scripts for nodes: the other end of the unix socket, as a process of its own.
 //!
-//! The process is this very test binary, run with one test alone. A descriptor that says `short` makes nodes that end at once.
+//! The process is this very test binary, run with one test alone. A descriptor that says `short` makes nodes that end at once; one that
+//! is the JSON of `RunFacts` would start what these say.
 
 use dora_remote_protocol::{
-    agent_to_engine::{AgentFrame, AgentHello, EngineOrder, RunOrder},
+    agent_to_engine::{AgentFrame, AgentHello, ENGINE_VERSIONS, EngineOrder, RunOrder},
     dataflow::{NodeState, NodeStatus},
     engine_to_agent::{EngineEvent, EngineFrame, EngineHello, EngineReply, EngineRun, NodeOutput},
     frame,
@@ -32,6 +33,8 @@ use std::{
 
 /// Where the engine finds its directory.
 pub(crate) const STATE: &str = "FAKE_ENGINE_STATE";
+/// The version that the engine speaks, if it is of an older build.
+pub(crate) const VERSION: &str = "FAKE_ENGINE_VERSION";
 /// What every node writes when it starts.
 pub(crate) const LINES: u32 = 50;
 
@@ -110,7 +113,7 @@ fn serve(mut stream: UnixStream, engine: EngineId, state: &Mutex<State>) -> Opti
             outputs: Vec::new(),
         });
         let welcome = EngineHello::Welcome {
-            version: Version(1),
+            version: env::var(VERSION).map_or(ENGINE_VERSIONS.newest, |version| Version(version.parse().expect("a number"))),
             engine,
             pid: std::process::id(),
             dora_version: "0.0.0-fake".to_owned(),
@@ -199,6 +202,10 @@ impl State {
             EngineOrder::Forget { dataflow } => {
                 self.runs.remove(&dataflow);
                 Ok(EngineReply::Done)
+            }
+            EngineOrder::Inspect { dataflow } => {
+                let descriptor = &self.runs.get(&dataflow).expect("known").order.descriptor;
+                Ok(EngineReply::Facts(serde_json::from_str(descriptor).unwrap_or_default()))
             }
             EngineOrder::Shutdown { .. } => Ok(EngineReply::Done),
         }

@@ -44,7 +44,7 @@ fn with(prepare: PrepareRun, bundle: BundleRef) -> PrepareRun {
     }
 }
 
-fn run_dirs(world: &World) -> Vec<String> {
+pub(crate) fn run_dirs(world: &World) -> Vec<String> {
     let entries = fs::read_dir(world.state().join("runs")).expect("there").flatten();
     entries.map(|entry| entry.file_name().into_string().expect("text")).collect()
 }

@@ -2,10 +2,18 @@
 
 #![expect(clippy::expect_used, reason = "a test says what it expects and fails when that is wrong")]
 
+mod clocks;
+mod copies;
 mod fake_coordinator;
 mod fake_engine;
 mod files;
 mod life;
+mod log;
+mod policy;
 mod relay;
+mod renewal;
+mod shut_out;
 mod silence;
+mod trust;
+mod witness;
 mod world;

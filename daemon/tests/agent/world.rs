@@ -3,14 +3,14 @@
 use crate::{
     fake_coordinator::{Book, Coordinator},
     fake_engine,
+    trust::Trust,
 };
-use dora_remote_certs::{Authority, Credentials, default_life};
-use dora_remote_daemon::{DaemonConfig, DaemonError};
+use dora_remote_certs::{Clock, SystemClock};
+use dora_remote_daemon::{DaemonConfig, DaemonError, OnRevoked, Policy};
 use dora_remote_link::{Address, CallError, EndpointSecrets, Peer};
 use dora_remote_protocol::{
     coordinator_to_daemon::{PrepareRun, SpawnRun, StopRun},
     dataflow::{Files, Labels, PlacedNode},
-    identity::{Identity, Role},
     ids::DataflowId,
     refusal::RefusalCode,
     request::Request,
@@ -23,7 +23,8 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
 };
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -35,11 +36,18 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// Everything of one test.
 pub(crate) struct World {
     dir: TempDir,
-    credentials: Credentials,
+    pub(crate) trust: Arc<Trust>,
     secrets: EndpointSecrets,
     pub(crate) book: Book,
     pub(crate) address: SocketAddr,
+    /// The clock of the machine.
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) on_revoked: OnRevoked,
     coordinator: Option<Coordinator>,
+    /// What the next daemon lets others start.
+    pub(crate) policy: Option<Policy>,
+    /// Variables that the next engine gets.
+    pub(crate) env: Vec<(String, String)>,
 }
 
 /// A running daemon.
@@ -57,32 +65,28 @@ impl Daemon {
 
 impl World {
     pub(crate) fn new() -> Self {
+        Self::trusting(Trust::new)
+    }
+
+    /// A world whose authority is made by `trust` in an empty directory.
+    pub(crate) fn trusting(trust: impl FnOnce(&Path) -> Trust) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let domain = "test.example".parse().expect("good");
-        let authority = Authority::init(&dir.path().join("authority"), &domain, SystemTime::now()).expect("made");
-        let issue = |role, name: &str| {
-            let identity = Identity {
-                trust_domain: domain.clone(),
-                role,
-                name: name.parse().expect("good"),
-            };
-            authority
-                .issue(&identity, default_life(role), SystemTime::now())
-                .expect("issued")
-        };
-        issue(Role::Daemon, "m")
-            .save(&dir.path().join("identity"), false)
-            .expect("saved");
-        let (credentials, secrets) = (issue(Role::Coordinator, "main"), EndpointSecrets::generate().expect("random"));
+        let trust = Arc::new(trust(&dir.path().join("authority")));
+        trust.machine.save(&dir.path().join("identity"), false).expect("saved");
+        let secrets = EndpointSecrets::generate().expect("random");
         let book = Book::new();
-        let coordinator = Coordinator::start("127.0.0.1:0".parse().expect("good"), &credentials, &secrets, &book);
+        let coordinator = Coordinator::start("127.0.0.1:0".parse().expect("good"), &trust, &secrets, &book);
         Self {
             address: coordinator.address,
             coordinator: Some(coordinator),
+            policy: None,
+            env: Vec::new(),
             dir,
-            credentials,
+            trust,
             secrets,
             book,
+            clock: Arc::new(SystemClock),
+            on_revoked: OnRevoked::Keep,
         }
     }
 
@@ -95,7 +99,7 @@ impl World {
 
     /// Starts the coordinator where it was.
     pub(crate) fn start_coordinator(&mut self) {
-        self.coordinator = Some(Coordinator::start(self.address, &self.credentials, &self.secrets, &self.book));
+        self.coordinator = Some(Coordinator::start(self.address, &self.trust, &self.secrets, &self.book));
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -106,20 +110,33 @@ impl World {
         self.dir.path().join("state")
     }
 
+    pub(crate) fn identity(&self) -> PathBuf {
+        self.dir.path().join("identity")
+    }
+
     /// A daemon that finds its coordinator at another port.
     pub(crate) fn daemon_at(&self, port: u16) -> Daemon {
+        self.daemon_in(self.state(), port)
+    }
+
+    /// The same with another state directory.
+    pub(crate) fn daemon_in(&self, state_dir: PathBuf, port: u16) -> Daemon {
         let config = DaemonConfig {
-            state_dir: self.state(),
+            state_dir,
             coordinator: Address {
                 host: "127.0.0.1".to_owned(),
                 port,
             },
-            credentials_dir: self.dir.path().join("identity"),
+            credentials_dir: self.identity(),
             labels: Labels::from([("arm".to_owned(), "left".to_owned())]),
             exe: fake_engine::program(self.dir.path()),
             pass_env: Vec::new(),
-            env: Vec::new(),
+            env: self.env.clone(),
             build: "0.0.0-test".to_owned(),
+            build_time: UNIX_EPOCH,
+            clock: Arc::clone(&self.clock),
+            on_revoked: self.on_revoked,
+            policy: self.policy.clone(),
         };
         let end = CancellationToken::new();
         let task = tokio::spawn(dora_remote_daemon::run(config, end.clone()));
@@ -200,7 +217,7 @@ impl World {
 impl Drop for World {
     /// A test that fails must not leave an engine and its nodes behind.
     fn drop(&mut self) {
-        let mark = format!("{}={}", fake_engine::STATE, self.state().join("engine").display());
+        let mark = format!("{}={}", fake_engine::STATE, self.path().display());
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
                 continue;
@@ -208,7 +225,7 @@ impl Drop for World {
             let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
             if environment
                 .split(|byte| *byte == 0)
-                .any(|variable| variable == mark.as_bytes())
+                .any(|variable| variable.starts_with(mark.as_bytes()))
             {
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }

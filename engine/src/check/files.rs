@@ -1,6 +1,7 @@
 //! What the nodes of this machine need to be there: programs, scripts, libraries, an interpreter.
 //!
-//! Every path is looked up as dora's spawner looks it up, before anything is started. All that is missing is said at once.
+//! Every path is looked up as dora's spawner looks it up, before anything is started. All that is missing is said at once; what
+//! was found is kept for `facts`.
 
 use super::is_dynamic;
 use dora_core::{
@@ -8,12 +9,17 @@ use dora_core::{
     descriptor::{CustomNode, ResolvedNode, resolve_path, source_is_url},
     get_python_path,
 };
-use dora_message::descriptor::{CoreNodeKind, OperatorSource, SHELL_SOURCE};
+use dora_message::{
+    descriptor::{CoreNodeKind, OperatorSource, SHELL_SOURCE},
+    id::NodeId as DoraNodeId,
+};
 use dora_remote_protocol::{
     agent_to_engine::RunOrder,
+    engine_to_agent::OperatorKind,
     refusal::{Refusal, RefusalCode},
 };
 use std::{
+    collections::BTreeMap,
     env,
     fmt::Write as _,
     os::unix::fs::PermissionsExt as _,
@@ -27,38 +33,77 @@ const SHELL_SWITCH: &str = "DORA_ALLOW_SHELL_NODES";
 /// Missing things that are named one by one; more are counted.
 const NAMED: usize = 8;
 
+/// What dora's spawner would start for a node.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// Nothing: the node is dynamic.
+    Nothing,
+    /// A shell with a command of the descriptor.
+    ShellCommand,
+    /// What a URL leads to.
+    Download,
+    /// A file that is executed.
+    Program(PathBuf),
+    /// A file that Python runs.
+    Script(PathBuf),
+    /// The runtime with operators.
+    Operators(Vec<Operator>),
+}
+
+/// One operator as it was found.
+#[derive(Debug)]
+pub(super) struct Operator {
+    pub(super) kind: OperatorKind,
+    /// None for a URL.
+    pub(super) file: Option<PathBuf>,
+    /// Whether it names a conda environment.
+    pub(super) conda: bool,
+}
+
+impl Found {
+    /// Whether it needs the machine's Python interpreter.
+    fn needs_python(&self) -> bool {
+        match self {
+            Self::Nothing | Self::ShellCommand | Self::Download | Self::Program(_) => false,
+            Self::Script(_) => true,
+            Self::Operators(operators) => operators
+                .iter()
+                .any(|operator| operator.kind == OperatorKind::Python && !operator.conda),
+        }
+    }
+}
+
 /// Checks the nodes of this machine.
 pub(super) fn check<'a>(
     order: &RunOrder,
     run_dir: &Path,
-    nodes: impl Iterator<Item = &'a ResolvedNode> + Clone,
-) -> Result<(), Refusal> {
-    let mut missing = Vec::new();
+    nodes: impl Iterator<Item = &'a ResolvedNode>,
+) -> Result<BTreeMap<DoraNodeId, Found>, Refusal> {
+    let (mut all, mut missing) = (BTreeMap::new(), Vec::new());
     if order.uv && !on_path("uv") {
         missing.push(Missing::new(
             "the program `uv` is not on PATH",
             "install uv there, or start without `--uv`",
         ));
     }
-    let mut python = false;
-    for node in nodes.filter(|node| !is_dynamic(node)) {
+    for node in nodes {
         let found = check_node(run_dir, node).map_err(|error| Missing {
             what: format!("node `{}`: {}", node.id, error.what),
             ..error
         });
         match found {
-            Ok(needs_python) => python |= needs_python,
+            Ok(found) => drop(all.insert(node.id.clone(), found)),
             Err(error) => missing.push(error),
         }
     }
-    if python && !order.uv && get_python_path().is_err() {
+    if all.values().any(Found::needs_python) && !order.uv && get_python_path().is_err() {
         missing.push(Missing::new(
             "neither `python` nor `python3` is on PATH",
             "start the daemon with the PATH of the environment that has dora-rs, or install Python there",
         ));
     }
     let Some(hint) = missing.first().map(|first| first.hint) else {
-        return Ok(());
+        return Ok(all);
     };
     let mut message = format!("machine `{}`: ", order.machine);
     for (index, one) in missing.iter().take(NAMED).enumerate() {
@@ -95,8 +140,10 @@ impl Missing {
     }
 }
 
-/// Tells whether the node needs a Python interpreter.
-fn check_node(run_dir: &Path, node: &ResolvedNode) -> Result<bool, Missing> {
+fn check_node(run_dir: &Path, node: &ResolvedNode) -> Result<Found, Missing> {
+    if is_dynamic(node) {
+        return Ok(Found::Nothing);
+    }
     let dir = node_dir(run_dir, node);
     let own = node.deploy.as_ref().and_then(|deploy| deploy.working_dir.as_ref());
     if own.is_some_and(|own| own.is_absolute()) && !dir.is_dir() {
@@ -108,34 +155,42 @@ fn check_node(run_dir: &Path, node: &ResolvedNode) -> Result<bool, Missing> {
     match &node.kind {
         CoreNodeKind::Custom(custom) => check_custom(&dir, custom),
         CoreNodeKind::Runtime(runtime) => {
-            let mut python = false;
-            for operator in &runtime.operators {
-                let (source, path) = match &operator.config.source {
-                    OperatorSource::Python(source) => {
-                        python |= source.conda_env.is_none();
-                        (&source.source, PathBuf::from(&source.source))
-                    }
-                    OperatorSource::SharedLibrary(source) => (
-                        source,
-                        adjust_shared_library_path(Path::new(source)).map_err(|error| {
-                            Missing::new(error.to_string(), "name the library as the dora documentation says")
-                        })?,
-                    ),
-                    OperatorSource::Wasm(source) => (source, PathBuf::from(source)),
-                };
-                if !source_is_url(source) && !dir.join(&path).exists() {
-                    return Err(Missing::file(&dir.join(path)));
-                }
-            }
-            Ok(python)
+            let operators = runtime.operators.iter();
+            let operators = operators.map(|operator| check_operator(&dir, &operator.config.source));
+            Ok(Found::Operators(operators.collect::<Result<_, _>>()?))
         }
     }
 }
 
-fn check_custom(dir: &Path, node: &CustomNode) -> Result<bool, Missing> {
+fn check_operator(dir: &Path, source: &OperatorSource) -> Result<Operator, Missing> {
+    let (kind, source, path, conda) = match source {
+        OperatorSource::Python(python) => {
+            let path = PathBuf::from(&python.source);
+            (OperatorKind::Python, &python.source, path, python.conda_env.is_some())
+        }
+        OperatorSource::SharedLibrary(source) => {
+            let path = adjust_shared_library_path(Path::new(source))
+                .map_err(|error| Missing::new(error.to_string(), "name the library as the dora documentation says"))?;
+            (OperatorKind::SharedLibrary, source, path, false)
+        }
+        OperatorSource::Wasm(source) => (OperatorKind::Wasm, source, PathBuf::from(source), false),
+    };
+    let path = dir.join(path);
+    let is_url = source_is_url(source);
+    if !is_url && !path.exists() {
+        return Err(Missing::file(&path));
+    }
+    Ok(Operator {
+        kind,
+        file: (!is_url).then_some(path),
+        conda,
+    })
+}
+
+fn check_custom(dir: &Path, node: &CustomNode) -> Result<Found, Missing> {
     if node.path == SHELL_SOURCE {
         return if env::var(SHELL_SWITCH).as_deref() == Ok("true") {
-            Ok(false)
+            Ok(Found::ShellCommand)
         } else {
             Err(Missing::new(
                 "shell nodes are not allowed there",
@@ -144,7 +199,7 @@ fn check_custom(dir: &Path, node: &CustomNode) -> Result<bool, Missing> {
         };
     }
     if source_is_url(&node.path) {
-        return Ok(false);
+        return Ok(Found::Download);
     }
     let source = shellexpand::env_with_context_no_errors(&node.path, |name| {
         EXPANDED.contains(&name).then(|| env::var(name).ok()).flatten()
@@ -168,13 +223,15 @@ fn check_custom(dir: &Path, node: &CustomNode) -> Result<bool, Missing> {
             "name the program inside it",
         ));
     }
+    // Dora decides by the path that it has found.
+    let script = path.extension().is_some_and(|extension| extension == "py");
     if !script && !is_executable(&path) {
         return Err(Missing::new(
             format!("file {} is not executable", path.display()),
             "set its executable bit (`chmod +x`) where the dataflow comes from",
         ));
     }
-    Ok(script)
+    Ok(if script { Found::Script(path) } else { Found::Program(path) })
 }
 
 fn is_executable(path: &Path) -> bool {

@@ -1,8 +1,15 @@
 //! Tests of the check, on small descriptors and a temporary run directory.
 
 use super::*;
-use dora_remote_protocol::{agent_to_engine::RunOrder, ids::DataflowId};
-use std::fs;
+use dora_remote_protocol::{
+    agent_to_engine::RunOrder,
+    engine_to_agent::{OperatorFacts, OperatorKind, Starts},
+    ids::DataflowId,
+};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
+};
 use uuid::Uuid;
 
 impl Checked {
@@ -13,6 +20,7 @@ impl Checked {
             nodes: BTreeMap::new(),
             local: BTreeSet::new(),
             outputs: Vec::new(),
+            facts: RunFacts::default(),
         }
     }
 }
@@ -144,4 +152,96 @@ fn the_run_directory_must_be_there() {
         refusal.message.contains("directory /no/such/directory does not exist"),
         "{refusal}"
     );
+}
+
+#[test]
+fn what_would_be_started_is_told_by_its_real_place() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let root = dir.path().canonicalize().expect("there");
+    fs::create_dir(root.join("sub")).expect("made");
+    fs::write(root.join("cam.py"), "").expect("written");
+    fs::write(root.join("op.py"), "").expect("written");
+    for (name, content) in [
+        ("camera", "\x7fELF"),
+        ("run", "#!/bin/sh\n"),
+        ("tool", "#!/usr/bin/env python3\n"),
+    ] {
+        fs::write(root.join(name), content).expect("written");
+        fs::set_permissions(root.join(name), fs::Permissions::from_mode(0o755)).expect("set");
+    }
+    symlink("/bin/sh", root.join("innocent")).expect("made");
+    symlink("/etc/hostname", root.join("sub/linked.py")).expect("made");
+    let yaml = "
+env: {LD_PRELOAD: x, B: 1}
+nodes:
+  - {id: a, path: camera, env: {A: 1, B: 2}, build: make}
+  - {id: b, path: ./sub/../run}
+  - {id: c, path: tool}
+  - {id: d, path: cam.py}
+  - {id: e, path: linked.py, deploy: {working_dir: sub/../sub}}
+  - {id: f, path: innocent, args: -c evil}
+  - {id: g, path: dynamic}
+  - {id: h, path: 'https://example.com/x'}
+  - {id: i, operator: {python: op.py, outputs: [x]}}
+  - {id: j, operators: [{id: one, python: {source: op.py, conda_env: env}}, {id: two, shared-library: 'http://example.com/y'}]}
+  - {id: k, path: sh}
+";
+    let nodes = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k"].map(|id| (id, "here", id == "g"));
+    let checked = checked(&order(yaml, &nodes, root.to_str().expect("UTF-8")));
+    let facts = checked.facts;
+    assert_eq!(
+        facts.environment,
+        ["B", "LD_PRELOAD"],
+        "names alone, and those of the dataflow apart"
+    );
+    assert!(!facts.uv);
+    let shell = fs::canonicalize("/bin/sh").expect("there");
+    let shell = shell.to_str().expect("UTF-8");
+    let at = |name: &str| root.join(name).to_str().expect("UTF-8").to_owned();
+    let program = |file: String, shell: Option<&str>| Starts::Program {
+        file,
+        shell: shell.map(str::to_owned),
+    };
+    let python = |script: String| Starts::Python { script };
+    let operator = |kind, file: Option<&str>, conda| OperatorFacts {
+        kind,
+        file: file.map(at),
+        conda,
+    };
+    let real_shell = Path::new(shell).file_name().expect("a name").to_str().expect("UTF-8");
+    let wanted = [
+        program(at("camera"), None),
+        program(at("run"), Some("it is a script for `/bin/sh`")),
+        python(at("tool")),
+        python(at("cam.py")),
+        python(
+            fs::canonicalize("/etc/hostname")
+                .expect("there")
+                .to_str()
+                .expect("UTF-8")
+                .to_owned(),
+        ),
+        program(
+            shell.to_owned(),
+            Some(&format!("`{real_shell}` starts what its arguments say")),
+        ),
+        Starts::Nothing,
+        Starts::Download,
+        Starts::Operators(vec![operator(OperatorKind::Python, Some("op.py"), false)]),
+        Starts::Operators(vec![
+            operator(OperatorKind::Python, Some("op.py"), true),
+            operator(OperatorKind::SharedLibrary, None, false),
+        ]),
+        program(shell.to_owned(), Some("`sh` starts what its arguments say")),
+    ];
+    for (facts, starts) in facts.nodes.iter().zip(wanted) {
+        assert_eq!(facts.starts, starts, "{}", facts.node);
+        let dir = if facts.node.as_str() == "e" { at("sub") } else { at("") };
+        assert_eq!(facts.dir, dir.trim_end_matches('/'), "{}", facts.node);
+        assert_eq!(facts.build, facts.node.as_str() == "a");
+        assert!(!facts.git);
+    }
+    assert_eq!(facts.nodes[0].environment, ["A", "B"]);
+    assert!(facts.nodes[1].environment.is_empty());
+    assert_eq!(facts.nodes.len(), nodes.len());
 }

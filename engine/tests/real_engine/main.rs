@@ -7,7 +7,7 @@ mod support;
 use dora_remote_protocol::{
     agent_to_engine::{EngineOrder, RunOrder},
     dataflow::{FailureCause, NodeFailure, NodeState},
-    engine_to_agent::{EngineEvent, EngineHello, EngineReply},
+    engine_to_agent::{EngineEvent, EngineHello, EngineReply, Starts},
     ids::NodeId,
     machine::RunPhase,
     refusal::RefusalCode,
@@ -241,11 +241,19 @@ fn a_run_that_was_never_spawned_ends_and_is_forgotten() {
     let dataflow = order.dataflow;
     agent.order(EngineOrder::Check(order.clone())).expect("right");
     agent.order(EngineOrder::Check(order)).expect("asking again is no fault");
+    let inspect = || EngineOrder::Inspect { dataflow };
+    let Ok(EngineReply::Facts(facts)) = agent.order(inspect()) else {
+        panic!("it says what it would start");
+    };
+    assert!(matches!(&facts.nodes[0].starts, Starts::Python { script } if script.ends_with("/stubborn.py")));
     agent.stop(dataflow, 0, false);
     assert_eq!(agent.wait_for(finished), []);
     let refusal = agent.order(EngineOrder::Spawn { dataflow }).expect_err("it has ended");
     assert_eq!(refusal.code, RefusalCode::WrongState);
+    let refusal = agent.order(inspect()).expect_err("it has ended");
+    assert_eq!(refusal.code, RefusalCode::WrongState);
     assert_eq!(agent.order(EngineOrder::Forget { dataflow }), Ok(EngineReply::Done));
+    assert_eq!(agent.order(inspect()).expect_err("forgotten").code, RefusalCode::NotFound);
     assert_eq!(agent.order(EngineOrder::Forget { dataflow }), Ok(EngineReply::Done));
 }
 

@@ -96,6 +96,8 @@ impl Engine {
             .env(STATE, &state)
             .env(ENGINE_ID_ENV, id.to_string())
             .env(TOKEN_ENV, TOKEN)
+            // As the daemon sets it.
+            .env("DORA_QUIET", "1")
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file"))
             .stderr(log)

@@ -4,6 +4,9 @@
 
 mod calls;
 mod endings;
+mod joining;
+mod lives;
 mod refusals;
 mod round_trips;
+mod slowness;
 mod world;

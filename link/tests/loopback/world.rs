@@ -2,8 +2,8 @@
 
 use dora_remote_certs::{Admission, AdmissionSnapshot, Authority, Clock, Credentials, SystemClock, client_config, default_life};
 use dora_remote_link::{
-    AcceptOptions, Acceptor, Address, CloseReason, DialKind, Dialer, EndpointSecrets, LinkError, Peer, PeerWatcher,
-    RefusedCommand, Router, Speaker,
+    AcceptOptions, Acceptor, Address, CloseCode, CloseReason, CredentialsReplacer, DialKind, Dialer, EndpointSecrets, LinkError,
+    Patience, Peer, PeerWatcher, RefusedCommand, Router, Speaker,
 };
 use dora_remote_protocol::{
     identity::{Identity, Role, RoleSet},
@@ -173,23 +173,27 @@ impl PeerWatcher for Watcher {
 pub(crate) struct Server {
     pub(crate) address: Address,
     pub(crate) shutdown: CancellationToken,
+    pub(crate) replacer: CredentialsReplacer,
     seen: mpsc::UnboundedReceiver<Seen>,
     running: JoinHandle<Result<(), LinkError>>,
 }
 
 impl Server {
     pub(crate) fn start(options: AcceptOptions, router: Router) -> Self {
-        let acceptor = Acceptor::bind(options).expect("bound");
-        let address = Address {
-            host: "127.0.0.1".to_owned(),
-            port: acceptor.local_address().port(),
-        };
+        Self::with_patience(options, router, Patience::default())
+    }
+
+    pub(crate) fn with_patience(options: AcceptOptions, router: Router, patience: Patience) -> Self {
+        let acceptor = Acceptor::bind(options).expect("bound").with_patience(patience);
+        let address = at_port(acceptor.local_address().port());
+        let replacer = acceptor.replacer();
         let shutdown = CancellationToken::new();
         let (sender, seen) = mpsc::unbounded_channel();
         let running = tokio::spawn(acceptor.run(router, Watcher(sender), shutdown.clone(), GRACE));
         Self {
             address,
             shutdown,
+            replacer,
             seen,
             running,
         }
@@ -233,6 +237,14 @@ impl Server {
     }
 }
 
+/// A port of this machine.
+pub(crate) fn at_port(port: u16) -> Address {
+    Address {
+        host: "127.0.0.1".to_owned(),
+        port,
+    }
+}
+
 /// A connection made with quinn alone, for what a well-behaved dialler would never send.
 pub(crate) async fn raw(credentials: &Credentials, to: SocketAddr) -> (quinn::Endpoint, quinn::Connection) {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -244,12 +256,29 @@ pub(crate) async fn raw_with(
     tls: rustls::ClientConfig,
     to: SocketAddr,
 ) -> Result<(quinn::Endpoint, quinn::Connection), quinn::ConnectionError> {
+    raw_over(tls, to, quinn::TransportConfig::default()).await
+}
+
+pub(crate) async fn raw_over(
+    tls: rustls::ClientConfig,
+    to: SocketAddr,
+    transport: quinn::TransportConfig,
+) -> Result<(quinn::Endpoint, quinn::Connection), quinn::ConnectionError> {
     let tls = quinn::crypto::rustls::QuicClientConfig::try_from(tls).expect("fit for QUIC");
     let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().expect("good")).expect("bound");
-    let config = quinn::ClientConfig::new(Arc::new(tls));
+    let mut config = quinn::ClientConfig::new(Arc::new(tls));
+    config.transport_config(Arc::new(transport));
     let connecting = endpoint.connect_with(config, to, "raw").expect("dialled");
     let connection = soon(connecting).await?;
     Ok((endpoint, connection))
+}
+
+/// With what the server ends a connection.
+pub(crate) async fn closed_with(connection: &quinn::Connection) -> CloseCode {
+    match soon(connection.closed()).await {
+        quinn::ConnectionError::ApplicationClosed(close) => CloseCode::of(close.error_code.into_inner()),
+        other => panic!("{other:?}"),
+    }
 }
 
 /// Trusts every server: what a stranger would do.
@@ -372,6 +401,10 @@ requests! {
     Order(u32) = 60_008, COORDINATOR, Call => u32;
     Report(u32) = 60_009, DAEMON, Call => u32;
     Quiet(()) = 60_010, LOOK, Feed => u32;
+    Enter(u32) = 60_011, NOBODY, Call => u32;
+    Again(u32) = 60_012, HOLDERS, Call => u32;
+    Big(usize) = 60_013, LOOK, Call => Vec<u8>;
+    Fetch(u32) = 60_014, DAEMON, Feed => Vec<u8>;
 }
 
 pub(crate) fn echo() -> Router {

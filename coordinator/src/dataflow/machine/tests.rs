@@ -211,6 +211,27 @@ fn a_forced_stop_overtakes_a_graceful_one() {
 }
 
 #[test]
+fn what_a_machine_forbids_reaches_the_starter_as_such() {
+    let mut flow = Flow::new(&["a"]);
+    flow.begin();
+    let no = Refusal::new(
+        RefusalCode::ForbiddenByMachine,
+        "`/usr/bin/bash` is a shell, which may not run here",
+    )
+    .hint("ask its owner");
+    flow.answer("a", OrderKind::Prepare, Outcome::Refused(no));
+    flow.answer("a", OrderKind::Kill, Outcome::Refused(not_found()));
+    flow.answer("a", OrderKind::Forget, Outcome::Done);
+    let told = flow.refusal();
+    assert_eq!((told.code, told.changed), (RefusalCode::ForbiddenByMachine, Changed::Nothing));
+    assert_eq!(
+        told.message,
+        "machine `a`: `/usr/bin/bash` is a shell, which may not run here"
+    );
+    assert_eq!(told.hint, "ask its owner");
+}
+
+#[test]
 fn a_stop_during_the_start_undoes_it_and_is_no_failure() {
     let mut flow = Flow::new(&["a"]);
     flow.begin();

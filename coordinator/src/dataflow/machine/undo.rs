@@ -54,7 +54,10 @@ impl Life {
             Outcome::Done | Outcome::Lost => return,
             Outcome::Refused(refusal) => {
                 let code = match refusal.code {
-                    RefusalCode::BadDescriptor | RefusalCode::BadBundle | RefusalCode::EngineDown => refusal.code,
+                    RefusalCode::BadDescriptor
+                    | RefusalCode::BadBundle
+                    | RefusalCode::EngineDown
+                    | RefusalCode::ForbiddenByMachine => refusal.code,
                     _ => code,
                 };
                 Refusal::new(code, format!("machine `{machine}`: {}", refusal.message)).hint(refusal.hint)

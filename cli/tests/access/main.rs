@@ -1,0 +1,9 @@
+//! Whole commands of the real binary against a real coordinator of it: who may come in, and who may not any more.
+#![cfg(feature = "server")]
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+
+mod invites;
+mod joining;
+mod renewing;
+mod revoking;
+mod world;

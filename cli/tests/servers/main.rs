@@ -1,0 +1,8 @@
+//! What takes care of servers, by the real program: services, the audit, backups.
+#![cfg(feature = "server")]
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+
+mod audit;
+mod backup;
+mod home;
+mod services;
