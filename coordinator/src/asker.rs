@@ -3,10 +3,7 @@
 use crate::registry::invite_label;
 use dora_remote_certs::JoinKey;
 use dora_remote_link::{Context, Peer, Rights};
-use dora_remote_protocol::{
-    identity::{Identity, Role},
-    ids::RequestId,
-};
+use dora_remote_protocol::{identity::Identity, ids::RequestId};
 
 /// The one who asks, as the log, the audit and the records see it.
 #[derive(Clone, Debug)]
@@ -42,10 +39,5 @@ impl Asker {
             from: peer.remote_address().to_string(),
             request_id,
         }
-    }
-
-    /// What it may do: the role of its certificate, and admin on the admin socket.
-    pub(crate) fn role(&self) -> Role {
-        self.identity.as_ref().map_or(Role::Admin, |identity| identity.role)
     }
 }

@@ -1,7 +1,7 @@
 //! Who did what and when: every refused and every state-changing command, in a chain of hashes on the disk.
 //!
 //! An entry is written after its command, before the asker hears of it. When that fails, the entry is kept and tried again, and commands
-//! that change something are refused until it works; only `stop` is not, because what moves must be stoppable.
+//! that change something are refused until it works; only `stop` and `revoke` are not, because what is dangerous must be stoppable.
 //!
 //! - `draft`: what is to be said; `throttle`: how much of what was refused;
 //! - `ledger`: the file; `writer`: the thread in front of it;

@@ -121,7 +121,10 @@ pub(crate) async fn note_refusal<R: Request, T: Sync>(
 ) {
     if let Err(refusal) = result {
         warn::<R>(asker, target, refusal);
-        desk.audit.record(Draft::new(asker, R::NAME, target).result(result)).await;
+        // A feed that ends with the coordinator was not refused.
+        if refusal.code != RefusalCode::ShuttingDown {
+            desk.audit.record(Draft::new(asker, R::NAME, target).result(result)).await;
+        }
     }
 }
 

@@ -132,17 +132,19 @@ async fn read_frame(receive: &mut RecvStream) -> Result<Vec<u8>, String> {
     Ok(body)
 }
 
-/// A refusal in a frame stands behind its index; everything else has an index of its own.
+/// A refusal before the handler has the form of an answer, for feeds as well; one of a feed's handler has that of a frame.
 fn told(row: &VerbRow, body: &[u8]) -> Told {
-    let refusal = match row.shape {
-        Shape::Call | Shape::Upload => frame::encode(&Answer::<()>::Refusal(no()), MAX_FRAME_BYTES),
-        Shape::Feed => frame::encode(&FeedFrame::<()>::Refusal(no()), MAX_FRAME_BYTES),
-    };
-    let refusal_index = refusal.expect("a short frame")[frame::PREFIX_BYTES];
+    let early = frame::encode(&Answer::<()>::Refusal(no()), MAX_FRAME_BYTES).expect("a short frame");
+    let late = frame::encode(&FeedFrame::<()>::Refusal(no()), MAX_FRAME_BYTES).expect("a short frame");
     let Some((first, rest)) = body.split_first() else {
         panic!("an empty frame answers {}", row.name);
     };
-    if *first != refusal_index {
+    let is_refusal = match row.shape {
+        Shape::Call | Shape::Upload => *first == early[frame::PREFIX_BYTES],
+        // The same index without anything behind it says that a feed is idle.
+        Shape::Feed => *first == late[frame::PREFIX_BYTES] || (*first == early[frame::PREFIX_BYTES] && !rest.is_empty()),
+    };
+    if !is_refusal {
         return Told::LetThrough;
     }
     let refusal: Refusal = frame::decode(rest).expect("a refusal");

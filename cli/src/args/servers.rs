@@ -1,9 +1,9 @@
 //! The flags of the verbs that run on servers and machines.
 
-use super::Locally;
+use super::{Locally, access::key_value};
 use crate::rights;
 use clap::{Args, Subcommand, ValueEnum};
-use dora_remote_protocol::{identity::TrustDomain, limits::MAX_LABEL_BYTES, name::MachineName};
+use dora_remote_protocol::{identity::TrustDomain, name::MachineName};
 use std::{net::SocketAddr, path::PathBuf};
 
 /// End what `up` has started.
@@ -256,12 +256,4 @@ pub struct Engine {
     /// A label of the machine; may be given several times
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = key_value)]
     pub labels: Vec<(String, String)>,
-}
-
-fn key_value(text: &str) -> Result<(String, String), String> {
-    let good = |part: &&str| !part.is_empty() && part.len() <= MAX_LABEL_BYTES;
-    text.split_once('=')
-        .filter(|(key, value)| good(key) && good(value))
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .ok_or_else(|| "expected KEY=VALUE".to_owned())
 }

@@ -163,7 +163,7 @@ fn head(service: &Service) -> Unit {
         .all(&[
             ("Wants", "network-online.target"),
             ("After", "network-online.target"),
-            // Robots have no one to type `reset-failed`.
+            // Nobody may be there to type `reset-failed`.
             ("StartLimitIntervalSec", "0"),
         ])
 }

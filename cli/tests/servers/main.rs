@@ -6,3 +6,4 @@ mod audit;
 mod backup;
 mod home;
 mod services;
+mod threat_model;

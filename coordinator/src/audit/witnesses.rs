@@ -10,7 +10,7 @@ use crate::{
 };
 use dora_remote_link::{CallError, CloseCode, Peer, Tasks};
 use dora_remote_protocol::{
-    access::Revocation,
+    access::{MAX_REVOCATIONS, Revocation},
     audit::{MAX_WITNESSED_HEADS, SignedHead, SignedRevocations, Witness, chain::Chain},
     coordinator_to_daemon::{KeepHead, KeepRevocations, ShowHeads},
     daemon_to_coordinator::JoinMachine,
@@ -180,14 +180,15 @@ impl Inner {
     async fn attend(&self, peer: &Peer, shutdown: &CancellationToken) {
         let mut changes = self.registry.changes();
         let mut end = self.audit.end();
-        let mut revocations_told = 0;
+        let mut told = None;
         loop {
             let published = changes.borrow_and_update().clone();
-            // They only ever become more.
-            if published.revocations().len() > revocations_told {
+            // They only ever become more. None are told too: a daemon that knows some says so.
+            let count = published.revocations().len();
+            if told != Some(count) {
                 match self.tell_revocations(peer, &published).await {
-                    Ok(()) => revocations_told = published.revocations().len(),
-                    Err(CallError::Refused(refusal)) if refusal.code == RefusalCode::WrongState => {
+                    Ok(()) => told = Some(count),
+                    Err(CallError::Refused(refusal)) if refusal.code == RefusalCode::WrongState && count < MAX_REVOCATIONS => {
                         tracing::error!(peer = %peer.identity(), reason = %refusal, "a daemon knows revocations that are forgotten here");
                         // It tells them when it joins.
                         peer.close(CloseCode::Done, "join again and tell the revocations");

@@ -133,6 +133,9 @@ async fn files_that_were_put_back_by_hand_are_found_out_by_a_daemon() {
     let running = Running::start(world.config("state")).await;
     let ada = admin(&world, running.address, system()).await;
     let token = invite(&ada, wish(Role::Daemon, "b")).await.unwrap();
+    let connected = robot.join(&world, running.address, true).await;
+    // The life of the store is the same, so it tells the revocations only once it sees that they are forgotten.
+    soon("the end of the connection", connected.peer.closed()).await;
     robot.join(&world, running.address, true).await;
     assert_shut_out(&eve, running.address).await;
     let request = new_key_and_request(&token.identity).unwrap();

@@ -17,6 +17,7 @@ use dora_remote_protocol::{
     identity::Role,
     ids::InstanceId,
     machine::{EngineStatus, MachineFacts},
+    refusal::{Refusal, RefusalCode},
 };
 use std::{net::SocketAddr, sync::Arc};
 use tokio::sync::watch;
@@ -27,6 +28,8 @@ use uuid::Uuid;
 pub(crate) struct Kept {
     pub(crate) heads: Vec<SignedHead>,
     pub(crate) revocations: Option<SignedRevocations>,
+    /// The life of the store that knows them; none when it is not certain that one does.
+    epoch: Option<u64>,
 }
 
 /// A daemon that keeps what it is told to, over its connections.
@@ -59,8 +62,21 @@ impl Robot {
                 std::future::ready(Ok(()))
             })
             .call(move |_, order: KeepRevocations| {
-                revocations.send_modify(|kept| kept.revocations = Some(order.revocations));
-                std::future::ready(Ok(()))
+                let mut lacks = false;
+                revocations.send_modify(|kept| {
+                    let count = |signed: &SignedRevocations| signed.revocations.len();
+                    lacks = kept
+                        .revocations
+                        .as_ref()
+                        .is_some_and(|old| count(old) > count(&order.revocations));
+                    if lacks {
+                        kept.epoch = None;
+                    } else {
+                        kept.revocations = Some(order.revocations);
+                    }
+                });
+                let refusal = Refusal::new(RefusalCode::WrongState, "some are missing");
+                std::future::ready(if lacks { Err(refusal) } else { Ok(()) })
             })
             .call(move |_, _: ShowHeads| std::future::ready(Ok(shows.borrow().heads.clone())))
             .call(|_, _: Ping| std::future::ready(Ok(())));
@@ -68,7 +84,10 @@ impl Robot {
         let peer = soon("a connection", dialer.dial_with_router(&address(at), router))
             .await
             .unwrap();
-        let kept = self.kept.borrow().clone();
+        let epoch = Some(peer.welcome().await.unwrap().store_epoch);
+        let mut kept = self.kept.borrow().clone();
+        let knows = kept.epoch == epoch;
+        self.kept.send_modify(|kept| kept.epoch = epoch);
         let request = JoinMachine {
             facts: MachineFacts {
                 labels: Labels::new(),
@@ -84,7 +103,7 @@ impl Robot {
                 .max_by_key(|it| it.head.count)
                 .filter(|_| testifies)
                 .cloned(),
-            revocations: kept.revocations.filter(|_| testifies),
+            revocations: kept.revocations.take().filter(|_| testifies && !knows),
         };
         let _: Joined = peer.call(&request, PATIENCE).await.unwrap();
         Connected { peer, _dialer: dialer }

@@ -111,8 +111,9 @@ async fn a_peer_that_does_not_take_its_welcome_is_let_go() {
     let tls = client_config(&world.credentials(Role::Viewer, "shut"), Arc::new(SystemClock)).expect("a configuration");
     let (_endpoint, connection) = raw_over(tls, server.socket_address(), transport).await.expect("connected");
     tokio::select! {
-        answer = say_hello(&connection) => panic!("{answer:?}"),
+        biased;
         code = closed_with(&connection) => assert_eq!(code, CloseCode::Unanswered),
+        answer = say_hello(&connection) => panic!("{answer:?}"),
     }
     server.end().await;
 }
