@@ -1,7 +1,7 @@
 //! The authority of one trust domain: makes a root and an issuing certificate, and issues certificates to holders.
 //!
-//! Issues what it is told to; who may have which identity is decided by the caller. The root's key is written once and
-//! never read again, so that it can be moved offline.
+//! Issues what it is told to; who may have which identity is decided by the caller. The root's key is read again only to renew
+//! the issuing certificate, once a year at most, so that it can be kept offline.
 
 use crate::{
     clock::{from_unix_seconds, unix_seconds},
@@ -73,11 +73,48 @@ impl Authority {
         let key = KeyPair::from_der_and_sign_algo(&key, &PKCS_ECDSA_P256_SHA256)
             .map_err(|_| damaged(&files.issuing_key, "it holds no P-256 key".to_owned()))?;
         let root = single(&files.root, NEXT)?;
-        let issuing = single(&files.issuing, NEXT)?;
+        // Where a renewal was cut off between its two renames, the staged certificate belongs to the key.
+        let staged = single(&files.staged_issuing(), NEXT);
+        let staged = staged.ok().filter(|staged| check_issuing(staged, &root, &key).is_ok());
+        let issuing = match staged {
+            Some(staged) => staged,
+            None => single(&files.issuing, NEXT)?,
+        };
         Self::assemble(root, issuing, key).map_err(|error| match error {
             CertError::BadCertificate { reason } => damaged(&files.issuing, reason),
             other => other,
         })
+    }
+
+    /// Makes a new issuing key and certificate in `dir`, signed by the same root, and puts them in the place of the old ones.
+    ///
+    /// What the old one has signed stays good to its end. The only thing besides [`Self::init`] that reads `root.key`, which
+    /// has to be brought back for it if it was moved offline. A crash at any point leaves the old set or the new one loadable.
+    ///
+    /// # Errors
+    /// Names the file and the next step when one is absent, damaged, open to others, or does not belong to the rest.
+    pub fn renew_issuing(dir: &Path, now: SystemTime) -> Result<Self, CertError> {
+        let files = Files::of(dir);
+        let root = single(&files.root, NEXT)?;
+        let trust_domain = info_of(&root)?
+            .trust_domain
+            .ok_or_else(|| CertError::bad_certificate("the root names no trust domain"))?;
+        let key = read_key(&files.root_key, NEXT_ROOT_KEY)?;
+        let key = KeyPair::from_der_and_sign_algo(&key, &PKCS_ECDSA_P256_SHA256).map_err(|_| CertError::Damaged {
+            path: files.root_key.clone(),
+            reason: "it holds no P-256 key".to_owned(),
+            next: NEXT_ROOT_KEY,
+        })?;
+        let issuer = Issuer::from_ca_cert_der(&root, key)?;
+        let issuing_key = new_key()?;
+        let issuing = profile::issuing(&trust_domain, Life::starting(now, ISSUING_LIFE)?)?.signed_by(&issuing_key, &issuer)?;
+        // Also proves that the root's key is the one of the root's certificate.
+        check_issuing(issuing.der(), &root, &issuing_key)?;
+        let staged = files.staged_issuing();
+        files::stage(&staged, to_pem(&[issuing.der()]).as_bytes(), Secrecy::Public)?;
+        write_key(&files.issuing_key, &issuing_key)?;
+        files::rename(&staged, &files.issuing)?;
+        Self::assemble(root, issuing.der().clone(), issuing_key)
     }
 
     /// The trust domain that it vouches for.
@@ -224,6 +261,10 @@ impl Files {
             issuing: dir.join("issuing.crt"),
         }
     }
+
+    fn staged_issuing(&self) -> PathBuf {
+        files::beside(&self.issuing, "next")
+    }
 }
 
 /// Checks that the key belongs to the issuing certificate, and that the root has signed it.
@@ -251,3 +292,4 @@ fn write_key(path: &Path, key: &KeyPair) -> Result<(), CertError> {
 }
 
 const NEXT: &str = "run `dora-remote certs init` in a new directory, or restore it from a backup";
+const NEXT_ROOT_KEY: &str = "bring the root's key back to where it was for as long as this takes";

@@ -9,7 +9,7 @@ mod servers;
 
 pub use access::{Invite, InviteList, InviteRevoke, InviteRole, InviteVerb, Invites, Join, Locally, Revoke};
 pub use audit::Audit;
-pub use certs::{Certs, CertsInit, CertsIssue, CertsShow, RoleArg};
+pub use certs::{Certs, CertsInit, CertsIssue, CertsRenewIssuing, CertsShow, RoleArg};
 pub use contexts::{ContextAdd, ContextRemove, ContextRename, ContextShow, ContextUse, Contexts};
 #[cfg(feature = "server")]
 pub use servers::{

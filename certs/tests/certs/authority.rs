@@ -1,7 +1,10 @@
 //! What an authority makes, how long it lives, and how it is kept.
 
 use crate::support::{DAY, House, birth, identity};
-use dora_remote_certs::{Authority, BACKDATE, CertError, CertificateKind, ISSUING_LIFE, ROOT_LIFE, default_life, read_facts};
+use dora_remote_certs::{
+    AdmissionSnapshot, Admit, Authority, BACKDATE, CertError, CertificateKind, ISSUING_LIFE, ROOT_LIFE, admit, default_life,
+    read_facts,
+};
 use dora_remote_protocol::identity::Role;
 use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, time::Duration};
 use x509_parser::{extensions::GeneralName, parse_x509_certificate};
@@ -221,4 +224,54 @@ fn debug_shows_no_key() {
     let lab = House::lab();
     let text = format!("{:?} {:?}", lab.authority, lab.issue("admin/ann"));
     assert!(!text.to_lowercase().contains("key"), "{text}");
+}
+
+#[test]
+fn a_new_issuing_certificate_stands_under_the_same_root_and_outlives_the_old_one() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("authority");
+    let before = Authority::init(&dir, &"lab".parse().unwrap(), birth()).unwrap();
+    let old = before.issue(&identity("lab", "daemon/robot-7"), DAY, birth()).unwrap();
+    let later = birth() + ISSUING_LIFE + DAY;
+    assert!(matches!(
+        before.issue(&identity("lab", "daemon/robot-7"), DAY, later),
+        Err(CertError::IssuingEnded { .. })
+    ));
+    let after = Authority::renew_issuing(&dir, later).unwrap();
+    assert_eq!(after.root(), before.root());
+    assert_ne!(after.issuing().serial, before.issuing().serial);
+    let loaded = Authority::load(&dir).unwrap();
+    assert_eq!(loaded.issuing().serial, after.issuing().serial);
+    let new = loaded.issue(&identity("lab", "daemon/robot-7"), DAY, later).unwrap();
+    let mut snapshot = AdmissionSnapshot::of(&new).unwrap();
+    assert!(matches!(admit(&new.chain(), later, &snapshot), Admit::Full(_)));
+    // A daemon that was away for more than a year still shows the chain of the old one.
+    assert!(matches!(admit(&old.chain(), later, &snapshot), Admit::No(_)));
+    snapshot.set_renew_window(ISSUING_LIFE * 10);
+    assert!(matches!(admit(&old.chain(), later, &snapshot), Admit::RenewOnly(_)));
+}
+
+#[test]
+fn a_renewal_that_was_cut_off_is_read_as_what_it_was_about_to_become() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("authority");
+    Authority::init(&dir, &"lab".parse().unwrap(), birth()).unwrap();
+    let old = fs::read(dir.join("issuing.crt")).unwrap();
+    let renewed = Authority::renew_issuing(&dir, birth() + DAY).unwrap();
+    // As after the first rename: the key is new, and its certificate still lies beside the old one.
+    fs::rename(dir.join("issuing.crt"), dir.join(".issuing.crt.next")).unwrap();
+    fs::write(dir.join("issuing.crt"), old).unwrap();
+    let loaded = Authority::load(&dir).unwrap();
+    assert_eq!(loaded.issuing().serial, renewed.issuing().serial);
+}
+
+#[test]
+fn without_the_key_of_the_root_nothing_is_renewed() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("authority");
+    let before = Authority::init(&dir, &"lab".parse().unwrap(), birth()).unwrap();
+    fs::remove_file(dir.join("root.key")).unwrap();
+    let error = Authority::renew_issuing(&dir, birth() + DAY).unwrap_err().to_string();
+    assert!(error.contains("root.key"), "{error}");
+    assert_eq!(Authority::load(&dir).unwrap().issuing().serial, before.issuing().serial);
 }

@@ -127,7 +127,7 @@ pub struct Join {
     /// The token, a file with it, or `-` for standard input (the default): other users see what is typed here, so prefer a file
     #[arg(value_name = "TOKEN|FILE")]
     pub token: Option<String>,
-    /// Where the identity goes [default: ~/.config/dora-remote/identities/<trust-domain>-<role>-<name>]
+    /// Where the identity goes [default: ~/.config/dora-remote/identities/TRUST-DOMAIN-ROLE-NAME]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// What to call the context [default: the trust domain for people, the name of the machine for a daemon]

@@ -29,6 +29,15 @@ Examples:
 
 DIR then holds a private key: move it to where it is used, over a channel that you trust.")]
     Issue(CertsIssue),
+    /// Make a new issuing certificate under the same root; needs root.key
+    #[command(after_help = "\
+Examples:
+  dora-remote certs renew-issuing --authority ./authority
+
+The issuing certificate lives for a year, and the coordinator warns from its last third on. Bring root.key back for this and take it
+away again. Certificates that were issued before stay good to their end. A coordinator that runs takes the new one when it renews its
+own certificate, or when it is started again.")]
+    RenewIssuing(CertsRenewIssuing),
     /// Show what certificates say
     #[command(after_help = "\
 Examples:
@@ -75,6 +84,14 @@ pub struct CertsIssue {
     /// Replace the certificate that is there
     #[arg(long)]
     pub overwrite: bool,
+}
+
+/// Make a new issuing certificate.
+#[derive(Debug, Args)]
+pub struct CertsRenewIssuing {
+    /// Where the authority is kept [default: ~/.config/dora-remote/authority]
+    #[arg(long, value_name = "DIR")]
+    pub authority: Option<PathBuf>,
 }
 
 /// Show what certificates say.

@@ -2,7 +2,7 @@
 
 use super::Context;
 use crate::{
-    args::{Certs, CertsInit, CertsIssue, CertsShow},
+    args::{Certs, CertsInit, CertsIssue, CertsRenewIssuing, CertsShow},
     exit::Exit,
     failure::Failure,
     output::{
@@ -31,6 +31,7 @@ pub fn run(context: &Context, certs: &Certs) -> Result<Exit, Failure> {
     match certs {
         Certs::Init(init) => make(context, init),
         Certs::Issue(issue) => give(context, issue),
+        Certs::RenewIssuing(renew) => renew_issuing(context, renew),
         Certs::Show(show) => tell(context, show),
     }
 }
@@ -61,11 +62,28 @@ fn make(context: &Context, init: &CertsInit) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
+fn renew_issuing(context: &Context, args: &CertsRenewIssuing) -> Result<Exit, Failure> {
+    let dir = authority_dir(args.authority.as_ref())?;
+    let authority = Authority::renew_issuing(&dir, SystemTime::now()).map_err(|error| {
+        Failure::of_certificates(&format!("renew the issuing certificate in {}", dir.display()), &error).changed(Changed::Nothing)
+    })?;
+    context.printer.note(&format!(
+        "the new issuing certificate of `{}` ends at {}; take root.key away again",
+        authority.trust_domain(),
+        rfc3339(unix_ms(authority.issuing().not_after))
+    ));
+    Ok(Exit::Ok)
+}
+
+fn authority_dir(named: Option<&PathBuf>) -> Result<PathBuf, Failure> {
+    match named {
+        Some(dir) => Ok(dir.clone()),
+        None => Ok(places::config_dir(&places::process_env)?.join("authority")),
+    }
+}
+
 fn give(context: &Context, args: &CertsIssue) -> Result<Exit, Failure> {
-    let dir = match &args.authority {
-        Some(dir) => dir.clone(),
-        None => places::config_dir(&places::process_env)?.join("authority"),
-    };
+    let dir = authority_dir(args.authority.as_ref())?;
     let authority = Authority::load(&dir).map_err(|error| {
         Failure::of_certificates(&format!("use the authority in {}", dir.display()), &error)
             .hint("name it with `--authority DIR`")
