@@ -71,6 +71,7 @@ SLEEP = re.compile(r"(?<!\.)\b(sleep|sleep_ms|sleep_until)\(")
 # The one way to wait, and what must itself take time.
 MAY_SLEEP = {
     "tests/src/patience.rs",
+    "cli/tests/access/patience.rs",  # its twin, for a crate that does not know `tests`
     "tests/src/bin/flood.rs",  # spreads its packets over time
     "engine/tests/real_engine/support.rs",  # waits for files and pids, as patience.rs does
     "link/tests/loopback/round_trips.rs",  # a line that delays packets

@@ -1,6 +1,6 @@
 //! Who is asked by the verbs for admins: a coordinator over the network, or the one of this host through its admin socket.
 //!
-//! Commands are written once, against [`Asking`]. Which of the two is meant is decided by [`choose`].
+//! Commands are written once, against [`Asking`]. Which of the two is meant is decided by `choose`.
 
 use crate::{
     admin_socket::{AdminSocket, LocalFeed},

@@ -115,5 +115,5 @@ fn a_daemon_without_an_identity_says_how_to_get_one() {
     let output = home.run(&["daemon", "--coordinator-addr", "127.0.0.1:1"]);
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(6), "{stderr}");
-    assert!(stderr.contains("`dora-remote dora-remote invite --role daemon"), "{stderr}");
+    assert!(stderr.contains("`dora-remote invite --role daemon"), "{stderr}");
 }

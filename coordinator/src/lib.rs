@@ -8,6 +8,7 @@
 //! - `dataflow`, `machines`, `recover`: the pure parts: lives of dataflows, placement, liveness, reconciliation;
 //! - `outbox`: orders on their way to machines;
 //! - `registry`, `roster`, `identity`: who may come in, who is there, and who the coordinator itself is;
+//! - `audit`: who did what, in a chain of hashes that daemons witness; `admin_socket`: the way in on this host; `backup`: the way back;
 //! - `store`, `logs`, `bundles`: what is kept on disk, each behind threads of its own.
 
 mod admin_socket;
@@ -368,6 +369,11 @@ impl Prepared {
         if let Some(damage) = damage {
             audit.refused(damage);
         }
+        // The databases are held, so it is nobody else's.
+        records::remove_left_copies(dir).map_err(|source| CoordinatorError::Folder {
+            path: dir.to_owned(),
+            source,
+        })?;
         let bundles_dir = dir.join("bundles");
         let bundles = Bundles::open(&bundles_dir, config.bundle_bytes).map_err(|source| CoordinatorError::Folder {
             path: bundles_dir,

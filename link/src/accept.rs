@@ -219,7 +219,7 @@ impl Host {
             Rights::JoinOnly(key) => Holder::Invite(key),
             Rights::Full | Rights::RenewOnly => Holder::Identity(certificate.identity.clone()),
         };
-        let Some(_place) = self.present.take(holder) else {
+        let Some(place) = self.present.take(holder) else {
             self.refused(remote, Some(&certificate), "this identity or invite has too many connections");
             connection.close(CloseCode::Refused.var(), b"too many connections");
             return;
@@ -246,7 +246,7 @@ impl Host {
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            _ = self.service.run(&weak, &connection, &open) => {}
+            _ = self.service.run(&weak, &connection, &open, place.bodies()) => {}
             () = overstaying => {}
         }
         let reason = peer.closed().await;

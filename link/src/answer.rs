@@ -6,6 +6,7 @@ use crate::{
     context::Context,
     feed::{FeedSink, Pump, PumpError},
     patience::Patience,
+    present::BodyBudget,
     stream::{FrameReader, Outgoing, StreamError},
     upload::UploadBody,
 };
@@ -24,6 +25,7 @@ pub(crate) struct Asked {
     pub(crate) incoming: FrameReader,
     pub(crate) outgoing: Outgoing,
     pub(crate) patience: Patience,
+    pub(crate) bodies: BodyBudget,
 }
 
 /// How an asking ended, for the log.
@@ -47,7 +49,7 @@ where
     let gone = asked.outgoing.stopped();
     let (context, patience) = (asked.context.clone(), asked.patience);
     let work = async {
-        let request = read_body::<R>(&mut asked.incoming, &patience).await?;
+        let request = read_body::<R>(&mut asked.incoming, &patience, &asked.bodies).await?;
         read_end(&mut asked.incoming, &patience).await?;
         handler(context, request).await.map_err(Stop::Refused)
     };
@@ -72,11 +74,12 @@ where
         mut incoming,
         mut outgoing,
         patience,
+        bodies,
     } = asked;
     let gone = outgoing.stopped();
     let deadline = context.deadline;
     let work = async {
-        let request = read_body::<R>(&mut incoming, &patience).await?;
+        let request = read_body::<R>(&mut incoming, &patience, &bodies).await?;
         handler(context, request, UploadBody::new(incoming.into_stream(), &patience))
             .await
             .map_err(Stop::Refused)
@@ -100,10 +103,10 @@ where
     let gone = asked.outgoing.stopped();
     let deadline = asked.context.deadline;
     let (context, patience) = (asked.context.clone(), asked.patience);
-    let (incoming, outgoing) = (&mut asked.incoming, &mut asked.outgoing);
+    let (incoming, outgoing, bodies) = (&mut asked.incoming, &mut asked.outgoing, &asked.bodies);
     let work = async {
         let request = async {
-            let request = read_body::<R>(incoming, &patience).await?;
+            let request = read_body::<R>(incoming, &patience, bodies).await?;
             read_end(incoming, &patience).await?;
             Ok(request)
         };
@@ -176,8 +179,13 @@ where
     }
 }
 
-async fn read_body<R: DeserializeOwned>(incoming: &mut FrameReader, patience: &Patience) -> Result<R, Stop> {
-    match timeout(patience.body, incoming.read(MAX_FRAME_BYTES)).await {
+async fn read_body<R: DeserializeOwned>(incoming: &mut FrameReader, patience: &Patience, bodies: &BodyBudget) -> Result<R, Stop> {
+    let reading = async {
+        let length = incoming.read_length(MAX_FRAME_BYTES).await?;
+        let _place = bodies.take(length.unwrap_or_default()).await;
+        incoming.read(MAX_FRAME_BYTES).await
+    };
+    match timeout(patience.body, reading).await {
         Ok(Ok(Some(request))) => Ok(request),
         Ok(Ok(None)) => Err(bad_request("the request has no body")),
         Ok(Err(error)) => Err(Stop::from(error)),

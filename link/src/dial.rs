@@ -11,6 +11,7 @@ use crate::{
     idle::OpenStreams,
     patience::Patience,
     peer::{Peer, PeerParts, Rights, WeakPeer},
+    present::BodyBudget,
     race::Race,
     router::Router,
     serve::Service,
@@ -119,7 +120,7 @@ impl Dialer {
         };
         let weak = peer.downgrade();
         self.loops.spawn("orders", async move {
-            service.run(&weak, &connection, &OpenStreams::new()).await;
+            service.run(&weak, &connection, &OpenStreams::new(), &BodyBudget::new()).await;
         });
         Ok(peer)
     }

@@ -2,15 +2,40 @@
 //! may stand behind one NAT.
 
 use dora_remote_certs::JoinKey;
-use dora_remote_protocol::identity::Identity;
+use dora_remote_protocol::{identity::Identity, limits::MAX_FRAME_BYTES};
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// The connections of each holder.
 #[derive(Debug, Default)]
-pub(crate) struct Present(Mutex<BTreeMap<Holder, usize>>);
+pub(crate) struct Present(Mutex<BTreeMap<Holder, Share>>);
+
+/// What all connections of one holder have together.
+#[derive(Debug)]
+struct Share {
+    connections: usize,
+    bodies: BodyBudget,
+}
+
+/// Bytes of requests that are being read for one holder at once, on all of its connections and streams: more wait for those
+/// before them. Without it, a member could make us hold one largest frame for each stream that it may open.
+#[derive(Clone, Debug)]
+pub(crate) struct BodyBudget(Arc<Semaphore>);
+
+impl BodyBudget {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(BODY_BUDGET_BYTES / BODY_UNIT_BYTES)))
+    }
+
+    /// A place for that many bytes, until what is returned is dropped. Cancel safe.
+    pub(crate) async fn take(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
+        let units = bytes.min(MAX_FRAME_BYTES).div_ceil(BODY_UNIT_BYTES);
+        self.0.acquire_many(u32::try_from(units).ok()?).await.ok()
+    }
+}
 
 /// Whose connections are counted together.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,12 +59,20 @@ impl Present {
     /// A place for one more connection, unless the holder has too many.
     pub(crate) fn take(&self, holder: Holder) -> Option<Place<'_>> {
         let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = places.entry(holder.clone()).or_default();
-        if *taken >= holder.most() {
+        let share = places.entry(holder.clone()).or_insert_with(|| Share {
+            connections: 0,
+            bodies: BodyBudget::new(),
+        });
+        if share.connections >= holder.most() {
             return None;
         }
-        *taken += 1;
-        Some(Place { present: self, holder })
+        share.connections += 1;
+        let bodies = share.bodies.clone();
+        Some(Place {
+            present: self,
+            holder,
+            bodies,
+        })
     }
 }
 
@@ -47,14 +80,22 @@ impl Present {
 pub(crate) struct Place<'a> {
     present: &'a Present,
     holder: Holder,
+    bodies: BodyBudget,
+}
+
+impl Place<'_> {
+    /// The budget that it shares with the other connections of its holder.
+    pub(crate) fn bodies(&self) -> &BodyBudget {
+        &self.bodies
+    }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut places = self.present.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(taken) = places.get_mut(&self.holder) {
-            *taken -= 1;
-            if *taken == 0 {
+        if let Some(share) = places.get_mut(&self.holder) {
+            share.connections -= 1;
+            if share.connections == 0 {
                 places.remove(&self.holder);
             }
         }
@@ -63,6 +104,10 @@ impl Drop for Place<'_> {
 
 /// Connections of one identity at once. A script that runs many commands in parallel fits; a loop gone wild does not.
 const MAX_CONNECTIONS_PER_IDENTITY: usize = 256;
+/// Bytes of [`BodyBudget`]: several of the largest frames, and thousands of usual ones.
+const BODY_BUDGET_BYTES: usize = 32 << 20;
+/// In what pieces it is counted.
+const BODY_UNIT_BYTES: usize = 1 << 10;
 /// Connections with one invite at once: a joiner dials once, and again when a reply is lost.
 const MAX_CONNECTIONS_PER_INVITE: usize = 8;
 
@@ -83,9 +128,23 @@ mod tests {
             assert_eq!(places.len(), most);
             assert!(present.take(holder.clone()).is_none() && present.take(other.clone()).is_some());
             drop(places.pop());
-            assert!(present.take(holder).is_some());
+            assert!(present.take(holder.clone()).is_some());
             drop(places);
             assert!(present.0.lock().expect("not poisoned").is_empty());
         }
+    }
+
+    #[tokio::test]
+    async fn the_connections_of_a_holder_share_one_budget() {
+        let present = Present::default();
+        let take = || present.take(Holder::Invite(JoinKey([7; 32]))).expect("a place");
+        let (one, other) = (take(), take());
+        let mut held = Vec::new();
+        for _ in 0..BODY_BUDGET_BYTES / MAX_FRAME_BYTES {
+            held.push(one.bodies().take(MAX_FRAME_BYTES).await.expect("open"));
+        }
+        assert!(other.bodies().0.try_acquire().is_err());
+        drop(held.pop());
+        assert!(other.bodies().take(1).await.is_some());
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     idle::OpenStreams,
     patience::Patience,
     peer::{Peer, Rights, WeakPeer},
+    present::BodyBudget,
     router::{Route, Router},
     shutdown::Tasks,
     stream::{FrameReader, Outgoing, StreamError},
@@ -55,8 +56,15 @@ pub struct RefusedCommand {
 }
 
 impl Service {
-    /// Serves every stream that the peer opens, until the connection ends, and counts them in `open`.
-    pub(crate) async fn run(&self, peer: &WeakPeer, connection: &Connection, open: &OpenStreams) -> ConnectionError {
+    /// Serves every stream that the peer opens, until the connection ends, counts them in `open`, and reads their requests
+    /// within the budget `bodies`.
+    pub(crate) async fn run(
+        &self,
+        peer: &WeakPeer,
+        connection: &Connection,
+        open: &OpenStreams,
+        bodies: &BodyBudget,
+    ) -> ConnectionError {
         loop {
             let (send, recv) = match connection.accept_bi().await {
                 Ok(stream) => stream,
@@ -66,15 +74,15 @@ impl Service {
                 // The last handle was dropped, so the connection is closing.
                 return connection.closed().await;
             };
-            let (service, open) = (self.clone(), open.enter());
+            let (service, open, bodies) = (self.clone(), open.enter(), bodies.clone());
             self.handlers.spawn("stream", async move {
-                service.stream(peer, send, recv).await;
+                service.stream(peer, send, recv, bodies).await;
                 drop(open);
             });
         }
     }
 
-    async fn stream(&self, peer: Peer, send: SendStream, recv: RecvStream) {
+    async fn stream(&self, peer: Peer, send: SendStream, recv: RecvStream, bodies: BodyBudget) {
         let mut incoming = FrameReader::new(recv);
         let mut outgoing = Outgoing::new(send, Priority::Command);
         let header: Header = match timeout(self.patience.header, incoming.read(MAX_HEADER_BYTES)).await {
@@ -93,7 +101,14 @@ impl Service {
         let route = self.router.route(header.verb);
         match self.check(&peer, &header, route) {
             Ok(route) => {
-                let asked = self.asked(peer, &header, route.shape, incoming, outgoing);
+                let context = self.context(peer, &header, route.shape);
+                let asked = Asked {
+                    context,
+                    incoming,
+                    outgoing,
+                    patience: self.patience,
+                    bodies,
+                };
                 run(asked, &header, route).await;
             }
             Err(denial) => self.deny(&peer, header, route, denial, outgoing).await,
@@ -177,22 +192,17 @@ impl Service {
         }
     }
 
-    fn asked(&self, peer: Peer, header: &Header, shape: Shape, incoming: FrameReader, outgoing: Outgoing) -> Asked {
+    fn context(&self, peer: Peer, header: &Header, shape: Shape) -> Context {
         let time = match (header.deadline_ms, shape) {
             (0, Shape::Feed) => None,
             (0, Shape::Call | Shape::Upload) => Some(MAX_DEADLINE),
             (milliseconds, _) => Some(Duration::from_millis(milliseconds.into()).min(MAX_DEADLINE)),
         };
-        Asked {
-            context: Context {
-                peer,
-                request_id: header.request_id,
-                deadline: time.map(|time| Instant::now() + time),
-                shutdown: self.handlers.token().clone(),
-            },
-            incoming,
-            outgoing,
-            patience: self.patience,
+        Context {
+            peer,
+            request_id: header.request_id,
+            deadline: time.map(|time| Instant::now() + time),
+            shutdown: self.handlers.token().clone(),
         }
     }
 }

@@ -39,24 +39,37 @@ impl FrameReader {
 
     /// The next frame's bytes. Cancel safe: what has arrived is kept for the next call.
     pub(crate) async fn read_body(&mut self, max: usize) -> Result<Option<Vec<u8>>, StreamError> {
-        loop {
-            let wanted = self.body_bytes.unwrap_or(PREFIX_BYTES);
-            if self.partial.len() < wanted {
-                match self.stream.read_chunk(wanted - self.partial.len(), true).await? {
-                    Some(chunk) => self.partial.extend_from_slice(&chunk.bytes),
-                    None if self.partial.is_empty() && self.body_bytes.is_none() => return Ok(None),
-                    None => return Err(StreamError::Torn),
-                }
-                continue;
+        let Some(length) = self.read_length(max).await? else {
+            return Ok(None);
+        };
+        while self.partial.len() < length {
+            match self.stream.read_chunk(length - self.partial.len(), true).await? {
+                Some(chunk) => self.partial.extend_from_slice(&chunk.bytes),
+                None => return Err(StreamError::Torn),
             }
-            if self.body_bytes.take().is_some() {
-                return Ok(Some(std::mem::take(&mut self.partial)));
-            }
-            let mut prefix = [0; PREFIX_BYTES];
-            prefix.copy_from_slice(&self.partial);
-            self.partial.clear();
-            self.body_bytes = Some(frame::body_length(prefix, max)?);
         }
+        self.body_bytes = None;
+        Ok(Some(std::mem::take(&mut self.partial)))
+    }
+
+    /// How many bytes the next frame has; `None` when the stream ended where a frame would begin. Cancel safe, and asking
+    /// twice gives the same.
+    pub(crate) async fn read_length(&mut self, max: usize) -> Result<Option<usize>, StreamError> {
+        if self.body_bytes.is_some() {
+            return Ok(self.body_bytes);
+        }
+        while self.partial.len() < PREFIX_BYTES {
+            match self.stream.read_chunk(PREFIX_BYTES - self.partial.len(), true).await? {
+                Some(chunk) => self.partial.extend_from_slice(&chunk.bytes),
+                None if self.partial.is_empty() => return Ok(None),
+                None => return Err(StreamError::Torn),
+            }
+        }
+        let mut prefix = [0; PREFIX_BYTES];
+        prefix.copy_from_slice(&self.partial);
+        self.partial.clear();
+        self.body_bytes = Some(frame::body_length(prefix, max)?);
+        Ok(self.body_bytes)
     }
 
     /// Waits for the end of the stream; anything else that comes is an error.

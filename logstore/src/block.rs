@@ -61,6 +61,14 @@ impl Entry {
         }
     }
 
+    /// When it was written, by the clock of its machine; lost lines have no time.
+    pub(crate) const fn at_unix_ms(&self) -> Option<u64> {
+        match self {
+            Self::Line { at_unix_ms, .. } => Some(*at_unix_ms),
+            Self::Lost { .. } => None,
+        }
+    }
+
     /// Lines that are gone once this entry is.
     pub(crate) const fn lines(&self) -> u64 {
         match self {

@@ -56,6 +56,7 @@ impl Tables<'_> {
             });
         };
         self.ages.remove(age)?;
+        self.times.evict(id, first_seq)?;
         flow.evicted_to = flow.evicted_to.max(last_seq);
         flow.evicted_lines += lines;
         flow.bytes = flow.bytes.saturating_sub(bytes);

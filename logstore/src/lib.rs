@@ -1,7 +1,11 @@
 //! Durable log lines: numbered per dataflow, bounded in bytes, each stored once.
 //!
 //! - `store`: the database and what is written to it, in one transaction per [`LogStore::append`];
-//! - `read`: pages of lines from a cursor, and the cursor of "the last so many";
+//! - `read`: pages of lines from a cursor;
+//! - `tail`: the cursor of "the last so many";
+//! - `filter`: which lines a reader wants;
+//! - `times`: the times in each block, so that few blocks are read where times are limited;
+//! - `evict`: what goes when the store is full;
 //! - `block`: how lines stand in a compressed block;
 //! - `error`: what can go wrong.
 //!
@@ -11,9 +15,14 @@
 mod block;
 mod error;
 mod evict;
+mod filter;
 mod read;
 mod store;
+mod tail;
+mod times;
 
 pub use error::LogStoreError;
-pub use read::{Filter, Page};
+pub use filter::{Filter, Since};
+pub use read::Page;
 pub use store::{Appended, Caps, LogStore};
+pub use tail::TailSearch;

@@ -1,37 +1,14 @@
-//! Reading: pages of lines behind a cursor, and the cursor from which the last so many lines follow.
+//! Reading: pages of lines behind a cursor.
 
 use crate::{
     block::unpack,
     error::LogStoreError,
+    filter::Filter,
     store::{BLOCKS, BlockRow, FLOWS, Flow, LogStore, key},
+    times::{BlockTimes, newest_evicted},
 };
-use dora_remote_protocol::{
-    ids::{DataflowId, NodeId},
-    log_line::{LogItem, LogSource},
-};
+use dora_remote_protocol::{ids::DataflowId, log_line::LogItem};
 use redb::{ReadOnlyTable, ReadableDatabase};
-use std::collections::BTreeSet;
-
-/// Which lines a reader wants.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filter {
-    nodes: BTreeSet<NodeId>,
-}
-
-impl Filter {
-    /// The lines of these nodes alone; without any, the lines of everybody.
-    pub fn nodes(nodes: impl IntoIterator<Item = NodeId>) -> Self {
-        Self {
-            nodes: nodes.into_iter().collect(),
-        }
-    }
-
-    /// Tells whether a line of `source` is wanted.
-    #[must_use]
-    pub fn passes(&self, source: &LogSource) -> bool {
-        self.nodes.is_empty() || matches!(source, LogSource::Node(node) if self.nodes.contains(node))
-    }
-}
 
 /// Some consecutive lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +24,8 @@ pub struct Page {
 impl LogStore {
     /// Reads what follows `after`, about `max_bytes` of it and at least one line.
     ///
-    /// A cursor in an evicted range yields one gap first. Its count is of all lines, wanted or not.
+    /// A cursor in an evicted range yields one gap first, unless all that was evicted is older than what is wanted. Its count is of
+    /// all lines, wanted or not. Blocks whose times are not wanted are passed over unread.
     ///
     /// # Errors
     /// [`LogStoreError`] when the disk fails or a block is damaged.
@@ -59,26 +37,41 @@ impl LogStore {
             .map(|row| Flow::from_row(row.value()));
         let flow = flow.unwrap_or_default();
         let blocks = transaction.open_table(BLOCKS)?;
+        let times = BlockTimes::open(&transaction, dataflow)?;
         let mut page = Page {
             items: Vec::new(),
             next_after: after,
             at_end: true,
         };
         if after < flow.evicted_to {
-            // Which of the evicted numbers stood for several lost lines is no longer known, so only the whole count is exact.
-            let lines = if after == 0 {
-                flow.evicted_lines
-            } else {
-                flow.evicted_to - after
-            };
-            page.items.push(LogItem::Gap {
-                lines,
-                next_after: flow.evicted_to,
-            });
+            if filter.wants_evicted(flow.evicted_to, newest_evicted(&transaction, dataflow)?) {
+                // Which of the evicted numbers stood for several lost lines is no longer known, so only the whole count is exact.
+                let lines = if after == 0 {
+                    flow.evicted_lines
+                } else {
+                    flow.evicted_to - after
+                };
+                page.items.push(LogItem::Gap {
+                    lines,
+                    next_after: flow.evicted_to,
+                });
+            }
             page.next_after = flow.evicted_to;
         }
         let mut weight = 0;
         while page.next_after < flow.last_seq {
+            // The next block would not fit: it need not be unpacked to know that.
+            if weight > max_bytes / 2 {
+                page.at_end = false;
+                return Ok(page);
+            }
+            if filter.has_times() {
+                let passed = times.skip(page.next_after + 1, usize::MAX, |times| !filter.wants_times(times))?;
+                page.next_after = passed.min(flow.last_seq);
+                if page.next_after == flow.last_seq {
+                    break;
+                }
+            }
             let Some(first_seq) = block_with(&blocks, dataflow, page.next_after + 1)? else {
                 return Err(missing(dataflow, page.next_after + 1));
             };
@@ -91,54 +84,20 @@ impl LogStore {
             if known >= entries.len() {
                 return Err(missing(dataflow, page.next_after + 1));
             }
-            for (at, entry) in entries.into_iter().enumerate().skip(known) {
+            let wanted = filter.judge(first_seq, &entries);
+            for ((at, entry), wants) in entries.into_iter().enumerate().zip(wanted).skip(known) {
                 if weight > 0 && weight + entry.weight() > max_bytes {
                     page.at_end = false;
                     return Ok(page);
                 }
                 weight += entry.weight();
                 page.next_after = first_seq + at as u64;
-                if filter.passes(entry.source()) {
+                if wants {
                     entry.push_to(&mut page.items, page.next_after);
                 }
             }
         }
         Ok(page)
-    }
-
-    /// The cursor behind which the last `lines` wanted lines follow, or all that exist when there are fewer.
-    ///
-    /// Reads from the end and stops as soon as it has found them.
-    ///
-    /// # Errors
-    /// [`LogStoreError`] when the disk fails or a block is damaged.
-    pub fn tail_cursor(&self, dataflow: DataflowId, lines: u64, filter: &Filter) -> Result<u64, LogStoreError> {
-        let transaction = self.db.begin_read()?;
-        let flow = transaction
-            .open_table(FLOWS)?
-            .get(key(dataflow))?
-            .map(|row| Flow::from_row(row.value()));
-        let flow = flow.unwrap_or_default();
-        if lines == 0 {
-            return Ok(flow.last_seq);
-        }
-        let blocks = transaction.open_table(BLOCKS)?;
-        let mut wanted = lines;
-        for row in blocks.range((key(dataflow), 0)..=(key(dataflow), u64::MAX))?.rev() {
-            let (block, value) = row?;
-            let first_seq = block.value().1;
-            let (_, _, _, raw_bytes, bytes) = value.value();
-            let entries = unpack(dataflow, first_seq, raw_bytes, bytes)?;
-            for (at, entry) in entries.iter().enumerate().rev() {
-                if filter.passes(entry.source()) {
-                    wanted -= 1;
-                    if wanted == 0 {
-                        return Ok(first_seq + at as u64 - 1);
-                    }
-                }
-            }
-        }
-        Ok(flow.evicted_to)
     }
 }
 
@@ -155,7 +114,7 @@ fn block_with(
     Ok(before.map(|(block, _)| block.value().1))
 }
 
-fn missing(dataflow: DataflowId, first_seq: u64) -> LogStoreError {
+pub(crate) fn missing(dataflow: DataflowId, first_seq: u64) -> LogStoreError {
     LogStoreError::Block {
         dataflow,
         first_seq,

@@ -4,6 +4,7 @@
 use crate::{
     block::{BLOCK_BYTES, Entry, pack},
     error::LogStoreError,
+    times::{Times, TimesTables},
 };
 use dora_remote_protocol::{
     ids::DataflowId,
@@ -60,12 +61,13 @@ impl LogStore {
         let found = {
             let mut meta = transaction.open_table(META)?;
             let found = meta.get(FORMAT_KEY)?.map(|value| value.value());
-            if found.is_none() {
+            let found = found.unwrap_or(FORMAT);
+            if matches!(found, FORMAT | FORMAT_WITHOUT_TIMES) {
                 meta.insert(FORMAT_KEY, FORMAT)?;
             }
-            found.unwrap_or(FORMAT)
+            found
         };
-        if found != FORMAT {
+        if !matches!(found, FORMAT | FORMAT_WITHOUT_TIMES) {
             return Err(LogStoreError::Format {
                 path: path.to_owned(),
                 found,
@@ -174,6 +176,7 @@ pub(crate) struct Tables<'t> {
     pub(crate) flows: Table<'t, u128, (u64, u64, u64, u64)>,
     pub(crate) blocks: Table<'t, (u128, u64), BlockRow>,
     pub(crate) ages: Table<'t, u64, (u128, u64)>,
+    pub(crate) times: TimesTables<'t>,
     sources: Table<'t, (u128, &'static str, &'static [u8]), (u64, u64)>,
 }
 
@@ -184,6 +187,7 @@ impl<'t> Tables<'t> {
             flows: transaction.open_table(FLOWS)?,
             blocks: transaction.open_table(BLOCKS)?,
             ages: transaction.open_table(AGES)?,
+            times: TimesTables::open(transaction)?,
             sources: transaction.open_table(SOURCES)?,
         })
     }
@@ -271,6 +275,8 @@ impl<'t> Tables<'t> {
         let row = (draft.flow.last_seq, age, lines, packed.raw_bytes, packed.bytes.as_slice());
         self.blocks.insert((key(id), first_seq), row)?;
         self.ages.insert(age, (key(id), first_seq))?;
+        self.times
+            .put(id, first_seq, Times::of(draft.flow.last_seq, &draft.entries))?;
         let bytes = block_bytes(&packed.bytes);
         draft.flow.bytes += bytes;
         self.set_total(self.total()? + bytes)?;
@@ -292,7 +298,9 @@ impl<'t> Tables<'t> {
         for (first_seq, age) in first_seqs {
             self.blocks.remove((id, first_seq))?;
             self.ages.remove(age)?;
+            self.times.remove(dataflow, first_seq)?;
         }
+        self.times.forget(dataflow)?;
         let mut sources = Vec::new();
         for row in self.sources.range((id, "", [].as_slice())..)? {
             let (row, _) = row?;
@@ -372,7 +380,9 @@ const AGES: TableDefinition<'_, u64, (u128, u64)> = TableDefinition::new("ages")
 /// Dataflow, machine and source to epoch and offset.
 const SOURCES: TableDefinition<'_, (u128, &str, &[u8]), (u64, u64)> = TableDefinition::new("sources");
 
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
+/// The format before this one: the same without the times of blocks, which are read without being asked then.
+const FORMAT_WITHOUT_TIMES: u64 = 1;
 const FORMAT_KEY: &str = "format";
 const BYTES_KEY: &str = "bytes";
 const AGE_KEY: &str = "age";

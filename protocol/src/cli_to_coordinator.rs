@@ -4,7 +4,7 @@ use crate::{
     dataflow::{BundleRef, DataflowEvent, DataflowRef, DataflowResult, DataflowSpec, DataflowSummary},
     identity::RoleSet,
     ids::{BundleHash, DataflowId, NodeId, RequestId},
-    log_line::LogItem,
+    log_line::{LogItem, LogLevel},
     machine::MachineSummary,
     name::DataflowName,
     request::request,
@@ -94,8 +94,38 @@ pub struct ReadLogs {
     pub after: Option<u64>,
     /// Go on with lines as they arrive, until the dataflow has ended and its last line was sent.
     pub follow: bool,
+    /// Of the lines that exist when the feed is opened, only those that were written at or after this time, in milliseconds since
+    /// the Unix epoch, by the clocks of the machines. Lines that arrive later are sent whatever their time is.
+    pub since_unix_ms: Option<u64>,
+    /// Only lines that were written at or before this time.
+    pub until_unix_ms: Option<u64>,
+    /// Only lines that say how much they matter, and matter at least so much.
+    pub level: Option<LogLevel>,
+    /// Of the messages of machines, only those that matter at least so much. Output of nodes and of builds is not concerned.
+    pub machine_level: Option<LogLevel>,
+    /// Only lines that contain this text, ignoring case; at most [`crate::limits::MAX_GREP_BYTES`].
+    pub grep: Option<String>,
 }
 request!(ReadLogs, 16, "logs", RoleSet::LOOK, Feed, Logs => LogItem);
+
+impl ReadLogs {
+    /// Reads every line that there is of a dataflow, and does not follow it.
+    #[must_use]
+    pub const fn of(dataflow: DataflowRef) -> Self {
+        Self {
+            dataflow,
+            nodes: Vec::new(),
+            tail: None,
+            after: None,
+            follow: false,
+            since_unix_ms: None,
+            until_unix_ms: None,
+            level: None,
+            machine_level: None,
+            grep: None,
+        }
+    }
+}
 
 /// Lists the machines.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

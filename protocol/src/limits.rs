@@ -35,6 +35,8 @@ pub const BUNDLE_CHUNK_BYTES: usize = 64 << 10;
 pub const MAX_LOG_LINE_BYTES: usize = (1 << 20) + 64;
 /// Bytes of text after which a batch of log lines is sent; one longer line travels alone.
 pub const LOG_BATCH_BYTES: usize = 64 << 10;
+/// Longest text that lines are searched for, in bytes.
+pub const MAX_GREP_BYTES: usize = 1024;
 /// Most lines of one batch.
 pub const LOG_BATCH_LINES: usize = 2_000;
 

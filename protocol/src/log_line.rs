@@ -121,4 +121,16 @@ pub enum LogItem {
     },
     /// All that existed when the feed was opened was sent; what follows is live.
     CaughtUp,
+    /// The reader takes lines more slowly than they come. Sent now and then while that is so; the lines themselves follow.
+    Lag {
+        /// Lines that are stored and were not sent yet, those that the reader did not ask for included.
+        lines: u64,
+        /// How long ago the next of them was stored, in milliseconds; at least that, where it is no longer known exactly.
+        milliseconds: u64,
+    },
+    /// Up to this number there is nothing more that was asked for: where a reader goes on after a cut.
+    Passed {
+        /// The next line has a sequence number above this one.
+        next_after: u64,
+    },
 }

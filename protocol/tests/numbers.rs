@@ -287,6 +287,12 @@ fn log_lines() {
     pinned(&LogItem::Lines(vec![]), 0);
     pinned(&LogItem::Gap { lines: 0, next_after: 0 }, 1);
     pinned(&LogItem::CaughtUp, 2);
+    let lag = LogItem::Lag {
+        lines: 0,
+        milliseconds: 0,
+    };
+    pinned(&lag, 3);
+    pinned(&LogItem::Passed { next_after: 0 }, 4);
 }
 
 #[test]

@@ -223,13 +223,20 @@ fn stop() -> impl Strategy<Value = StopDataflow> {
 }
 
 fn read_logs() -> impl Strategy<Value = ReadLogs> {
-    (dataflow_ref(), vec(node(), 0..4), any::<(Option<u64>, Option<u64>, bool)>()).prop_map(
-        |(dataflow, nodes, (tail, after, follow))| ReadLogs {
+    let limits = (option::of(level()), option::of(level()), option::of(".{0,40}"));
+    let numbers = any::<([Option<u64>; 4], bool)>();
+    (dataflow_ref(), vec(node(), 0..4), numbers, limits).prop_map(
+        |(dataflow, nodes, ([tail, after, since_unix_ms, until_unix_ms], follow), (level, machine_level, grep))| ReadLogs {
             dataflow,
             nodes,
             tail,
             after,
             follow,
+            since_unix_ms,
+            until_unix_ms,
+            level,
+            machine_level,
+            grep,
         },
     )
 }
@@ -436,6 +443,8 @@ fn log_item() -> impl Strategy<Value = LogItem> {
         vec(line, 0..8).prop_map(LogItem::Lines),
         any::<(u64, u64)>().prop_map(|(lines, next_after)| LogItem::Gap { lines, next_after }),
         Just(LogItem::CaughtUp),
+        any::<(u64, u64)>().prop_map(|(lines, milliseconds)| LogItem::Lag { lines, milliseconds }),
+        any::<u64>().prop_map(|next_after| LogItem::Passed { next_after }),
     ]
 }
 

@@ -33,6 +33,8 @@ pub struct Cluster {
     listen: String,
     /// Where others find it.
     address: String,
+    /// Where daemons find it, when that is elsewhere: a relay.
+    daemon_address: Option<String>,
     world: Option<World>,
     coordinator: Option<Child>,
     daemons: BTreeMap<String, Child>,
@@ -93,6 +95,7 @@ impl Cluster {
             marker: Uuid::new_v4().to_string(),
             listen: address.clone(),
             address,
+            daemon_address: None,
             world: None,
             coordinator: None,
             daemons: BTreeMap::new(),
@@ -222,6 +225,11 @@ impl Cluster {
         child.wait().expect("our own child");
     }
 
+    /// Lets daemons that are started from now on dial another address than commands do, such as that of a relay.
+    pub fn let_daemons_dial(&mut self, address: &str) {
+        self.daemon_address = Some(address.to_owned());
+    }
+
     /// What the coordinator has logged so far.
     #[must_use]
     pub fn coordinator_log(&self) -> String {
@@ -266,7 +274,8 @@ impl Cluster {
         let state = self.path(machine);
         let identity = self.path(&format!("daemon-{machine}"));
         let mut arguments = vec!["daemon", "--state", text(&state), "--identity", text(&identity)];
-        arguments.extend(["--coordinator-addr", &self.address, "--pass-env", MARKER]);
+        let address = self.daemon_address.as_ref().unwrap_or(&self.address);
+        arguments.extend(["--coordinator-addr", address, "--pass-env", MARKER]);
         let labels = self.labels.get(machine).cloned().unwrap_or_default();
         if !labels.is_empty() {
             arguments.extend(["--labels", &labels]);

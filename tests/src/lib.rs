@@ -4,11 +4,13 @@
 //! - [`cluster`], [`processes`]: an authority, a coordinator and daemons as real processes, and their end;
 //! - [`netns`]: a laptop, a cloud, a home router and a robot behind it, as network namespaces;
 //! - [`flows`], [`lines`], [`python`]: dataflows to start, what they print, the interpreter for their nodes;
+//! - [`relay`], [`faults`]: a bad network in user space, and a flow with a follower that counts over whatever happens;
 //! - [`raw_peer`], [`raw_ask`]: peers that break the rules, or ask whatever they like;
 //! - [`patience`]: the one way to wait.
 
 pub mod binary;
 pub mod cluster;
+pub mod faults;
 pub mod flows;
 pub mod lines;
 pub mod netns;
@@ -17,4 +19,5 @@ pub mod processes;
 pub mod python;
 pub mod raw_ask;
 pub mod raw_peer;
+pub mod relay;
 pub mod run_cli;

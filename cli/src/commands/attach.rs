@@ -123,11 +123,8 @@ async fn read(
     };
     let Some(id) = id else { return Ok(()) };
     let request = ReadLogs {
-        dataflow: DataflowRef::Id(id),
-        nodes: Vec::new(),
-        tail: None,
-        after: None,
         follow: true,
+        ..ReadLogs::of(DataflowRef::Id(id))
     };
     // A gap was told where it is; the exit code is the dataflow's own.
     follow::run(session, request, printer, lines).await.map(drop)

@@ -62,7 +62,11 @@ fn take(item: &LogItem, request: &mut ReadLogs, lines: &mut Lines, chunk: &mut S
             lines.gap(*count, chunk);
             true
         }
-        LogItem::CaughtUp => false,
+        LogItem::Passed { next_after } => {
+            advance(request, *next_after);
+            false
+        }
+        LogItem::CaughtUp | LogItem::Lag { .. } => false,
     }
 }
 
@@ -102,11 +106,9 @@ mod tests {
     fn after_a_cut_no_line_is_lost_or_shown_twice() {
         let mut lines = Lines::new(&Printer::new(Format::Table, true), std::iter::empty());
         let mut request = ReadLogs {
-            dataflow: DataflowRef::Name("a".to_owned()),
-            nodes: Vec::new(),
             tail: Some(5),
-            after: None,
             follow: true,
+            ..ReadLogs::of(DataflowRef::Name("a".to_owned()))
         };
         let mut out = String::new();
         assert!(!take(

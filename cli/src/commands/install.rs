@@ -129,7 +129,7 @@ fn finish(
             program.display()
         ));
     }
-    let root = install.root.as_deref().unwrap_or(Path::new("/"));
+    let root = install.root.as_deref().unwrap_or_else(|| Path::new("/"));
     let paths: Vec<PathBuf> = files.iter().map(|file| root.join(&file.path)).collect();
     if !install.print {
         place(root, &files).map_err(|error| {

@@ -27,11 +27,10 @@ async fn read(context: &Context, session: &Session, logs: &Logs) -> Result<bool,
         (named, _) => meant(session, named).await?,
     };
     let request = ReadLogs {
-        dataflow,
         nodes: logs.nodes.clone(),
         tail: logs.tail,
-        after: None,
         follow: logs.follow,
+        ..ReadLogs::of(dataflow)
     };
     let mut lines = Lines::new(&context.printer, logs.nodes.iter().map(|node| node.as_str()));
     follow::run(session, request, &context.printer, &mut lines).await

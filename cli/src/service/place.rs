@@ -40,7 +40,7 @@ pub fn place(root: &Path, files: &[UnitFile]) -> Result<Vec<PathBuf>, PlaceError
 }
 
 fn write(path: &Path, text: &str) -> io::Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("/"));
+    let dir = path.parent().unwrap_or_else(|| Path::new("/"));
     fs::create_dir_all(dir)?;
     let mut file = NamedTempFile::new_in(dir)?;
     file.write_all(text.as_bytes())?;

@@ -20,7 +20,7 @@ fn an_admin_invites_from_elsewhere_and_the_token_leads_where_the_admin_went() {
     ];
     let made = admin.json(&line);
     let token: InviteToken = made["token"].as_str().expect("a token").parse().expect("a good one");
-    assert_eq!(token.addresses(), [coordinator.address.clone()]);
+    assert_eq!(token.addresses(), std::slice::from_ref(&coordinator.address));
     assert_eq!(made["identity"], "spiffe://lab/operator/olga");
     assert_eq!(made["command"], format!("dora-remote join {token}"));
     let said = admin.run(&["invite", "--role", "viewer", "--name", "vera"]);

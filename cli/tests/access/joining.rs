@@ -1,6 +1,7 @@
 //! `join`: the line that is pasted, the same line again, and all the tokens that open no door.
 
-use crate::world::{BIN, Coordinator, Home, until};
+use crate::patience::until;
+use crate::world::{BIN, Coordinator, Home};
 use dora_remote_protocol::invite::InviteToken;
 use std::{fs, net::UdpSocket};
 
@@ -8,7 +9,7 @@ use std::{fs, net::UdpSocket};
 fn tampered(token: &str, addresses: Option<Vec<String>>, root_hash: Option<[u8; 32]>) -> String {
     let token: InviteToken = token.parse().expect("a token");
     let addresses = addresses.unwrap_or_else(|| token.addresses().to_vec());
-    let root_hash = root_hash.unwrap_or(*token.root_hash());
+    let root_hash = root_hash.unwrap_or_else(|| *token.root_hash());
     let (seed, expires) = (token.seed().clone(), token.expires_unix_ms());
     let token = InviteToken::new(token.identity(), addresses, root_hash, seed, expires);
     token.expect("a token").to_string()

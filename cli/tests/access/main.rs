@@ -4,6 +4,7 @@
 
 mod invites;
 mod joining;
+mod patience;
 mod renewing;
 mod revoking;
 mod world;

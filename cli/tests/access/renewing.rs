@@ -1,6 +1,7 @@
 //! Certificates of people: renewed in passing, by a timer while something is followed, once for all processes; and their end.
 
-use crate::world::{BIN, Coordinator, Home, OWN, until};
+use crate::patience::until;
+use crate::world::{BIN, Coordinator, Home, OWN};
 use std::{
     fs,
     process::Stdio,
@@ -87,21 +88,27 @@ fn whoever_follows_something_outlives_the_certificate() {
     let home = coordinator.issued("spiffe://lab/admin/ann", life, Duration::from_secs(4));
     let ends = SystemTime::now() + life - Duration::from_secs(3);
     let before = serial(&home);
-    let mut command = home.command(BIN);
-    command.args(["audit", "--follow"]);
-    let _following = home.start(command, "audit");
+    let follow = |name| {
+        let mut command = home.command(BIN);
+        command.args(["audit", "--follow"]);
+        home.start(command, name)
+    };
+    // One of them renews, and its connection lives on; the other one takes over the new certificate, and connects with it.
+    let _following = (follow("first"), follow("second"));
     until("the certificate is renewed", || serial(&home) != before);
     assert!(SystemTime::now() < ends, "before its end");
     until("the old certificate has ended", || SystemTime::now() > ends);
     coordinator.invite("viewer", "after-the-end", &[]);
-    until("what happens then is followed", || {
-        home.text("audit.out").contains("after-the-end")
-    });
-    assert!(
-        !home.text("audit.err").contains("connection"),
-        "on the same connection: {}",
-        home.text("audit.err")
-    );
+    for name in ["first", "second"] {
+        until("what happens then is followed", || {
+            home.text(&format!("{name}.out")).contains("after-the-end")
+        });
+        let said = home.text(&format!("{name}.err"));
+        assert!(!said.contains("error") && !said.contains("warning"), "{name}: {said}");
+    }
+    let lost = ["first", "second"].map(|name| home.text(&format!("{name}.err")).contains("was lost"));
+    assert!(!lost.iter().all(|lost| *lost), "the one who renewed has kept its connection");
+    assert_eq!(renewals(&coordinator), 1);
 }
 
 #[test]

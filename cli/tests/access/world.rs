@@ -1,5 +1,6 @@
 //! A coordinator of this binary with a home of its own, and homes of others who join, ask and are shut out.
 
+use crate::patience::until;
 use dora_remote_certs::Authority;
 use nix::{
     sys::signal::{Signal, killpg},
@@ -12,13 +13,11 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 use tempfile::TempDir;
 
 pub(crate) const BIN: &str = env!("CARGO_BIN_EXE_dora-remote");
-/// How long anything may take on a machine with much to do.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A home directory: that of one user on one machine.
 pub(crate) struct Home(TempDir);
@@ -230,14 +229,5 @@ impl Drop for Group {
         // It may have ended before.
         let _ = killpg(group, Signal::SIGTERM);
         drop(self.0.wait());
-    }
-}
-
-/// Looks until something is so, for as long as [`PATIENCE`] allows.
-pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !is_so() {
-        assert!(began.elapsed() < PATIENCE, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -347,7 +347,7 @@ fn an_entry_that_was_altered_removed_or_moved_is_named() {
     let place = altered.windows(6).position(|text| text == b"robot2").expect("there");
     altered[place + 5] = b'9';
     let next = &original[usize::try_from(*at).expect("small")].1;
-    let tampered: [(&str, Vec<(u64, Option<Vec<u8>>)>, String); 3] = [
+    let tampered: [(&str, Vec<Change>, String); 3] = [
         ("altered", vec![(*at, Some(altered))], format!("entry {at} was altered")),
         ("removed", vec![(*at, None)], format!("entry {at} is missing")),
         (
@@ -376,7 +376,10 @@ fn an_entry_that_was_altered_removed_or_moved_is_named() {
     }
 }
 
-fn write(site: &Site, changes: &[(u64, Option<Vec<u8>>)]) {
+/// What stands under a number from now on, or that nothing does.
+type Change = (u64, Option<Vec<u8>>);
+
+fn write(site: &Site, changes: &[Change]) {
     let database = site.database();
     let writing = database.begin_write().expect("begun");
     {

@@ -241,14 +241,9 @@ impl Inner {
 }
 
 /// Heads that each of so many daemons may tell.
-const fn heads_each(daemons: usize) -> usize {
+fn heads_each(daemons: usize) -> usize {
     let room = (MAX_FRAME_BYTES - (64 << 10)) / HEAD_BYTES;
-    let each = if daemons == 0 { 0 } else { room / daemons };
-    if each > MAX_WITNESSED_HEADS {
-        MAX_WITNESSED_HEADS
-    } else {
-        each
-    }
+    room.checked_div(daemons).unwrap_or_default().min(MAX_WITNESSED_HEADS)
 }
 
 /// Keeps the newest and the oldest head and some of those between.

@@ -100,7 +100,7 @@ impl Writer {
         if self.shared.is_failing.load(Ordering::Relaxed) {
             let message = "the coordinator cannot write its audit, and changes nothing without a record";
             return Err(Refusal::new(RefusalCode::Internal, message)
-                .hint("look at the coordinator's log and its disk; `stop` works all the same"));
+                .hint("look at the coordinator's log and its disk; `stop` and `revoke` work all the same"));
         }
         Ok(())
     }

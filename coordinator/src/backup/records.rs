@@ -36,12 +36,8 @@ pub(crate) struct Copies {
 impl Records {
     /// Copies all of them. Only one set of copies may exist at a time.
     pub(crate) fn copy(&self, mut header: BackupHeader) -> Result<Copies, CopyError> {
-        let dir = self.state_dir.join("backup.tmp");
-        // What a coordinator left that was killed meanwhile.
-        match fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-            Ok(()) | Err(_) => {}
-        }
+        let dir = self.state_dir.join(COPIES);
+        remove_left_copies(&self.state_dir)?;
         DirBuilder::new().mode(0o700).create(&dir)?;
         // One moment for all, as far as there is one.
         let [access, store, audit] = [self.access.begin_read(), self.store.begin_read(), self.audit.begin_read()];
@@ -73,6 +69,14 @@ impl Drop for Copies {
         if let Err(error) = fs::remove_dir_all(&self.dir) {
             tracing::warn!(dir = %self.dir.display(), %error, "cannot remove the copies of a backup");
         }
+    }
+}
+
+/// Removes what a coordinator left that was killed while it made a backup.
+pub(crate) fn remove_left_copies(state_dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(state_dir.join(COPIES)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 
@@ -125,5 +129,7 @@ pub(crate) enum CopyError {
 pub(crate) const ACCESS: &str = "access.redb";
 pub(crate) const STORE: &str = "store.redb";
 pub(crate) const AUDIT: &str = "audit.redb";
+/// Folder of the copies in a state directory.
+const COPIES: &str = "backup.tmp";
 /// Memory for pages of a copy.
 const CACHE_BYTES: usize = 8 << 20;

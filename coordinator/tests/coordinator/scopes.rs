@@ -52,6 +52,7 @@ async fn a_limited_operator_uses_sees_and_stops_only_what_is_within() {
     assert_eq!(refusal.code, RefusalCode::PlacementAmbiguous);
     let mut own = start(&olga, unnamed).await;
     let id = started(&mut own, &mut a).await;
+    assert_eq!(a.starter(), "spiffe://lab/operator/olga", "the machine's policy looks at it");
 
     let mut crossing = ann.start(7, &["a", "b"]).await;
     let Some(DataflowEvent::Placed { id: both, name, .. }) = next(&mut crossing).await.unwrap() else {

@@ -9,7 +9,7 @@ use dora_remote_coordinator::{CoordinatorConfig, Options, start};
 use dora_remote_link::{Address, CallError, DialKind, Dialer, Feed, Peer, Speaker};
 use dora_remote_protocol::{
     cli_to_coordinator::{ReadLogs, StartDataflow},
-    dataflow::{DataflowEvent, DataflowSpec, DataflowState, Files, Labels, NameWish, NodeSpec},
+    dataflow::{DataflowEvent, DataflowRef, DataflowSpec, DataflowState, Files, Labels, NameWish, NodeSpec},
     identity::{Identity, Role},
     ids::{BootId, DataflowId, InstanceId, RequestId},
     log_line::LogItem,
@@ -200,11 +200,9 @@ impl Person {
 
     pub(crate) async fn logs(&self, id: DataflowId, after: Option<u64>, follow: bool) -> Feed<LogItem> {
         let request = ReadLogs {
-            dataflow: dora_remote_protocol::dataflow::DataflowRef::Id(id),
-            nodes: Vec::new(),
-            tail: None,
             after,
             follow,
+            ..ReadLogs::of(DataflowRef::Id(id))
         };
         self.peer.feed(&request, None).await.unwrap()
     }
@@ -239,7 +237,7 @@ pub(crate) async fn lines(feed: &mut Feed<LogItem>, count: usize) -> Vec<(u64, S
         match next(feed).await.unwrap().expect("more lines") {
             LogItem::Lines(lines) => seen.extend(lines.into_iter().map(|line| (line.seq, line.text))),
             LogItem::Gap { lines, next_after } => seen.push((next_after, format!("gap of {lines}"))),
-            LogItem::CaughtUp => {}
+            LogItem::CaughtUp | LogItem::Lag { .. } | LogItem::Passed { .. } => {}
         }
     }
     seen

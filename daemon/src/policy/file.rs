@@ -132,3 +132,6 @@ impl Policy {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -439,17 +439,3 @@ fn sigint_leaves_no_orphans_and_is_no_good_end() {
     assert!(is_gone(pid));
     assert_eq!(engine.marked(), Vec::<u32>::new());
 }
-
-#[test]
-fn p_flood() {
-    let Some(engine) = Engine::start() else { return };
-    let mut agent = engine.agent();
-    let order = engine.order("nodes: [{id: flood, path: flood.py}]", &["flood"]);
-    fs::write(format!("{}/flood.py", order.run_dir), "from dora import Node\nn=Node()\nfor i in range(200000): print('x'*90, i)\n").expect("w");
-    let began = std::time::Instant::now();
-    agent.start(order);
-    agent.wait_for(finished);
-    let stat = fs::read_to_string(format!("/proc/{}/stat", engine.pid())).expect("stat");
-    let f: Vec<&str> = stat.rsplit_once(") ").expect("x").1.split(' ').collect();
-    panic!("P_FLOOD {:?} utime {} stime {}", began.elapsed(), f[11], f[12]);
-}

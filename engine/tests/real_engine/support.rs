@@ -97,7 +97,7 @@ impl Engine {
             .env(ENGINE_ID_ENV, id.to_string())
             .env(TOKEN_ENV, TOKEN)
             // As the daemon sets it.
-            .envs(env::var("P_QUIET").ok().map(|v| ("DORA_QUIET", v)))
+            .env("DORA_QUIET", "1")
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file"))
             .stderr(log)

@@ -157,6 +157,39 @@ async fn a_stream_without_its_header_or_its_body_is_given_up() {
 }
 
 #[tokio::test]
+async fn a_member_that_promises_many_large_bodies_waits_for_itself_alone() {
+    let world = World::new();
+    let patience = Patience {
+        body: SHORT,
+        ..Patience::default()
+    };
+    let server = Server::with_patience(world.options(), echo(), patience);
+    let (_endpoint, greedy) = narrow(&world, Role::Viewer, &server, 1 << 16).await;
+    let (header, _) = asking(&Echo(String::new()));
+    let promise = u32::try_from(MAX_FRAME_BYTES).expect("fits").to_be_bytes();
+    let mut promised = Vec::new();
+    for _ in 0..60 {
+        let (mut send, recv) = greedy.open_bi().await.expect("opened");
+        send.write_all(&[&header[..], &promise].concat()).await.expect("written");
+        promised.push((send, recv));
+    }
+    let other = world
+        .dialer(Role::Viewer, "ann")
+        .dial(&server.address)
+        .await
+        .expect("dialled");
+    assert_eq!(other.call(&Echo("hi".into()), PATIENCE).await.expect("answered"), "hi");
+    for (_send, mut recv) in promised {
+        let read = soon(recv.read_to_end(1024)).await.expect("an answer");
+        assert!(matches!(answer_in(&read), Answer::Refusal(refusal) if refusal.code == RefusalCode::BadRequest));
+    }
+    let (header, body) = asking(&Echo("hi".into()));
+    let again = crate::refusals::exchange::<String>(&greedy, &[header, body].concat()).await;
+    assert_eq!(again, Answer::Reply("hi".to_owned()));
+    server.end().await;
+}
+
+#[tokio::test]
 async fn an_upload_that_dribbles_is_given_up_and_a_slow_one_is_not() {
     let world = World::new();
     let router = Router::new().upload(|_, Put(_), mut body| async move {

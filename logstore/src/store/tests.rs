@@ -282,7 +282,7 @@ fn shown(items: &[LogItem]) -> Vec<String> {
         match item {
             LogItem::Lines(lines) => shown.extend(lines.iter().map(|line| line.text.clone())),
             LogItem::Gap { lines, next_after } => shown.push(format!("gap of {lines}, then {next_after}")),
-            LogItem::CaughtUp => shown.push("caught up".to_owned()),
+            LogItem::CaughtUp | LogItem::Lag { .. } | LogItem::Passed { .. } => panic!("no business of a store: {item:?}"),
         }
     }
     shown

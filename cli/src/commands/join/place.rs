@@ -165,7 +165,7 @@ impl Wish {
             let known = contexts.find(&self.name).map(|(name, entry)| (name.clone(), entry.clone()));
             let kept = known.as_ref().map(|(_, entry)| &entry.coordinator_addr);
             let kept = kept.filter(|kept| self.addresses.contains(kept));
-            let coordinator = address.or(kept).or(self.addresses.first()).cloned();
+            let coordinator = address.or(kept).or_else(|| self.addresses.first()).cloned();
             let coordinator = coordinator.ok_or_else(|| Failure::usage("the token holds no address"))?;
             let name = known.as_ref().map_or_else(|| self.name.clone(), |(name, _)| name.clone());
             let entry = Entry {

@@ -34,6 +34,7 @@ pub(crate) struct Daemon {
     pub(crate) peer: Peer,
     pub(crate) joined: Joined,
     orders: mpsc::UnboundedReceiver<Ordered>,
+    starter: Arc<Mutex<String>>,
     next_seq: u64,
     name: String,
     _dialer: Dialer,
@@ -74,10 +75,11 @@ impl Daemon {
 
     pub(crate) async fn try_join(world: &World, at: SocketAddr, name: &str, memory: &Memory) -> Result<Self, Refusal> {
         let (tell, orders) = mpsc::unbounded_channel();
+        let starter = Arc::default();
         let dialer = world.dialer_of_boot(Role::Daemon, name, memory.instance, memory.boot);
         let peer = soon(
             "a connection",
-            dialer.dial_with_router(&address(at), orders_router(tell, memory)),
+            dialer.dial_with_router(&address(at), orders_router(tell, Arc::clone(&starter), memory)),
         )
         .await
         .unwrap();
@@ -102,6 +104,7 @@ impl Daemon {
             peer,
             joined,
             orders,
+            starter,
             next_seq: memory.last_seq + 1,
             name: name.to_owned(),
             _dialer: dialer,
@@ -110,6 +113,11 @@ impl Daemon {
 
     pub(crate) async fn order(&mut self) -> Ordered {
         soon("an order", self.orders.recv()).await.expect("a connection")
+    }
+
+    /// Who has started what it was last told to prepare.
+    pub(crate) fn starter(&self) -> String {
+        self.starter.lock().unwrap().clone()
     }
 
     /// Reports what happened under the next number.
@@ -180,7 +188,7 @@ impl Daemon {
     }
 }
 
-fn orders_router(tell: mpsc::UnboundedSender<Ordered>, memory: &Memory) -> Router {
+fn orders_router(tell: mpsc::UnboundedSender<Ordered>, starter: Arc<Mutex<String>>, memory: &Memory) -> Router {
     let (refuses, is_deaf) = (memory.refuses.clone(), memory.is_deaf);
     let tell = Arc::new(Mutex::new(tell));
     let told = move |order: Ordered| {
@@ -193,6 +201,7 @@ fn orders_router(tell: mpsc::UnboundedSender<Ordered>, memory: &Memory) -> Route
     let (prepare, spawn, release, stop, forget) = (told.clone(), told.clone(), told.clone(), told.clone(), told);
     Router::new()
         .call(move |_, request: PrepareRun| {
+            *starter.lock().unwrap() = request.by;
             let done = prepare(Ordered::Prepare(request.dataflow));
             let refuses = refuses.clone();
             async move {
