@@ -5,7 +5,7 @@
 
 use crate::{block::Entry, error::LogStoreError, store::key};
 use dora_remote_protocol::ids::DataflowId;
-use redb::{ReadOnlyTable, ReadTransaction, Table, TableDefinition, WriteTransaction};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
 
 /// The times of the lines of one block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

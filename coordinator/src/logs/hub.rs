@@ -3,6 +3,7 @@
 //! The queue in front of the writer is bounded: when it is full, a machine that ships lines waits for its answer and keeps them, which
 //! is what its spool is for.
 
+use super::pace::{Behind, Pace};
 use dora_remote_logstore::{Filter, LogStore, Page};
 use dora_remote_protocol::{
     ids::DataflowId,
@@ -18,6 +19,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
+    time::Instant,
 };
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
@@ -59,6 +61,7 @@ struct Shared {
 struct Flow {
     machines: BTreeSet<MachineName>,
     progress: watch::Sender<Progress>,
+    pace: Pace,
 }
 
 #[derive(Debug)]
@@ -100,6 +103,7 @@ impl Hub {
         let flow = flows.entry(dataflow).or_insert_with(|| Flow {
             machines: BTreeSet::new(),
             progress: watch::Sender::new(Progress::default()),
+            pace: Pace::default(),
         });
         flow.machines.extend(machines);
     }
@@ -158,10 +162,28 @@ impl Hub {
             .await
     }
 
-    /// See [`LogStore::tail_cursor`].
+    /// How far behind a follower is that has got everything up to `cursor`.
+    pub(crate) fn behind(&self, dataflow: DataflowId, cursor: u64) -> Option<Behind> {
+        let flows = self.inner.shared.flows();
+        flows.get(&dataflow).map(|flow| flow.pace.behind(cursor, Instant::now()))
+    }
+
+    /// The cursor behind which the last `lines` wanted lines follow; see [`LogStore::tail`]. A long search lets other readers in
+    /// between.
     pub(crate) async fn tail_cursor(&self, dataflow: DataflowId, lines: u64, filter: &Arc<Filter>) -> Result<u64, Refusal> {
-        let filter = Arc::clone(filter);
-        self.blocking(move |store| store.tail_cursor(dataflow, lines, &filter)).await
+        let mut search = self.blocking(move |store| store.tail(dataflow, lines)).await?;
+        loop {
+            let filter = Arc::clone(filter);
+            let step = move |store: &LogStore| {
+                let found = store.tail_step(&mut search, &filter, SEARCH_BYTES)?;
+                Ok((search, found))
+            };
+            let (so_far, found) = self.blocking(step).await?;
+            if let Some(cursor) = found {
+                return Ok(cursor);
+            }
+            search = so_far;
+        }
     }
 
     /// See [`LogStore::last_seq`].
@@ -240,8 +262,9 @@ impl Shared {
                     // An asker that went away sends its lines again, and they are dropped then.
                     drop(reply.send(Ok(done.acked_offset)));
                     if done.stored_lines > 0
-                        && let Some(flow) = self.flows().get(&done.dataflow)
+                        && let Some(flow) = self.flows().get_mut(&done.dataflow)
                     {
+                        flow.pace.stored(done.last_seq, Instant::now());
                         flow.progress
                             .send_modify(|progress| progress.last_seq = progress.last_seq.max(done.last_seq));
                     }
@@ -269,3 +292,5 @@ const GROUP: usize = 64;
 const READERS: usize = 4;
 /// Bytes of one page, far below a frame.
 const PAGE_BYTES: usize = 256 << 10;
+/// Bytes of lines that a search for the last so many looks at before others may read.
+const SEARCH_BYTES: usize = 4 << 20;

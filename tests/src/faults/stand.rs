@@ -1,7 +1,7 @@
 //! One coordinator, a robot and a laptop behind relays, a flow that runs, and its follower: the place where faults happen.
 
 use super::{Follower, NODE, Return, Tally, flow};
-use crate::{cluster::Cluster, patience, processes, python, relay::Relay, run_cli::Cli};
+use crate::{cluster::Cluster, patience, processes, python, relay::Relay};
 use std::time::{Duration, Instant};
 
 /// Name of the machine.
@@ -14,8 +14,8 @@ const CONVERGENCE: Duration = Duration::from_secs(120);
 /// See the module. Ends everything when it is dropped.
 #[derive(Debug)]
 pub struct Stand {
-    // The follower first: a cluster that ends with an error shows its logs.
-    follower: Follower,
+    // Followers first: they end before what they follow.
+    followers: Vec<Follower>,
     /// Coordinator and robot.
     pub cluster: Cluster,
     /// Between the robot and the coordinator.
@@ -28,14 +28,10 @@ pub struct Stand {
 /// What came of it.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// What the follower saw.
-    pub followed: Tally,
+    /// What each follower saw, its exit code and its stderr. The first one has started the flow.
+    pub followers: Vec<(Tally, Option<i32>, String)>,
     /// What the coordinator has stored.
     pub stored: Tally,
-    /// Exit code of the follower.
-    pub code: Option<i32>,
-    /// Its stderr.
-    pub stderr: String,
 }
 
 impl Stand {
@@ -56,32 +52,28 @@ impl Stand {
         let through = cluster.cli().with_address(&laptop.address());
         let follower = Follower::spawn(&through, &["start", &yaml, "--attach", "--name", FLOW]);
         let mut stand = Self {
-            follower,
+            followers: vec![follower],
             cluster,
             robot,
             laptop,
             pids: vec![],
         };
-        assert!(
-            stand.follower.until(CONVERGENCE, |seen| seen.last() >= head),
-            "the follower sees no line: {}",
-            stand.follower.complaints()
-        );
+        stand.until_line(head);
         stand.pids = stand.node_pids();
         assert_eq!(stand.pids.len(), 1, "one node");
         Some(stand)
     }
 
-    /// Somebody on the laptop, through its relay.
-    #[must_use]
-    pub fn cli(&self) -> Cli {
-        self.cluster.cli().with_address(&self.laptop.address())
+    /// Lets another one follow, from the first line, by `logs --follow` on the laptop.
+    pub fn add_follower(&mut self) {
+        let cli = self.cluster.cli().with_address(&self.laptop.address());
+        self.followers.push(Follower::spawn(&cli, &["logs", FLOW, "--follow"]));
     }
 
-    /// What the follower has seen so far.
+    /// What each follower has seen so far.
     #[must_use]
-    pub fn followed(&self) -> Tally {
-        self.follower.tally()
+    pub fn followed(&self) -> Vec<Tally> {
+        self.followers.iter().map(Follower::tally).collect()
     }
 
     /// Lets time pass in a fault.
@@ -96,57 +88,82 @@ impl Stand {
 
     /// The fault is over: measures the return from now on.
     pub fn healed(&self) {
-        self.follower.mark(Instant::now());
+        let now = Instant::now();
+        for follower in &self.followers {
+            follower.mark(now);
+        }
     }
 
-    /// Waits until a line came that was printed after [`Self::healed`], and says how soon.
+    /// Waits until each follower shows a line that was printed after [`Self::healed`], and says how soon the last one did.
+    ///
+    /// # Errors
+    /// What is wrong when such a line never comes, a follower has ended, or the node is another process.
+    pub fn converged(&mut self) -> Result<Return, String> {
+        let mut slowest = Return::default();
+        for follower in &mut self.followers {
+            let came = follower.until(CONVERGENCE, |seen| seen.returned().live.is_some());
+            let seen = follower.tally();
+            if !came {
+                return Err(format!(
+                    "no line came back; the last one is {}, the follower {} and said:\n{}",
+                    seen.last(),
+                    if follower.runs() { "runs" } else { "has ended" },
+                    follower.complaints()
+                ));
+            }
+            let returned = seen.returned();
+            slowest = Return {
+                first: slowest.first.max(returned.first),
+                live: slowest.live.max(returned.live),
+            };
+        }
+        let pids = self.node_pids();
+        if pids == self.pids {
+            Ok(slowest)
+        } else {
+            Err(format!("the node is another process: {pids:?} instead of {:?}", self.pids))
+        }
+    }
+
+    /// As [`Self::converged`].
     ///
     /// # Panics
-    /// When it never comes, when the follower ended, or when the node is another process.
+    /// Where that is an error.
     #[track_caller]
     pub fn until_live(&mut self) -> Return {
-        let came = self.follower.until(CONVERGENCE, |seen| seen.returned().live.is_some());
-        let seen = self.follower.tally();
-        assert!(
-            came,
-            "no line came back; the last one is {}, the follower {} and said:\n{}",
-            seen.last(),
-            if self.follower.runs() { "runs" } else { "has ended" },
-            self.follower.complaints()
-        );
-        assert_eq!(self.node_pids(), self.pids, "the node is the same process");
-        seen.returned()
+        self.converged().unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Waits until the follower has seen line `number`.
+    /// Waits until each follower has seen line `number`.
     ///
     /// # Panics
-    /// When it never does.
+    /// When one never does.
     #[track_caller]
     pub fn until_line(&mut self, number: u64) {
-        let came = self.follower.until(CONVERGENCE, |seen| seen.last() >= number);
-        assert!(came, "line {number} does not come: {}", self.follower.complaints());
+        for follower in &mut self.followers {
+            let came = follower.until(CONVERGENCE, |seen| seen.last() >= number);
+            assert!(came, "line {number} does not come: {}", follower.complaints());
+        }
     }
 
     /// Lets fifty more lines come, stops the flow, and reads what was stored.
     ///
     /// # Panics
-    /// When the flow or the follower does not end.
+    /// When the flow or a follower does not end.
     #[track_caller]
     pub fn finish(mut self) -> Report {
-        self.until_line(self.follower.last() + 50);
+        let last = self.followers.iter().map(Follower::last).max().unwrap_or_default();
+        self.until_line(last + 50);
         let cli = self.cluster.cli();
         cli.run(&["stop", FLOW]).exits_with(0);
-        let (followed, code, stderr) = self.follower.finish(CONVERGENCE);
-        let stored = Follower::spawn(&cli, &["logs", FLOW]);
-        let (stored, _, _) = stored.finish(CONVERGENCE);
+        let followers = self
+            .followers
+            .drain(..)
+            .map(|follower| follower.finish(CONVERGENCE))
+            .collect();
+        let (stored, _, _) = Follower::spawn(&cli, &["logs", FLOW]).finish(CONVERGENCE);
         self.cluster.no_node_is_left();
-        Report {
-            followed,
-            stored,
-            code,
-            stderr,
-        }
+        Report { followers, stored }
     }
 
     fn node_pids(&self) -> Vec<u32> {
@@ -155,38 +172,36 @@ impl Stand {
 }
 
 impl Report {
+    /// What the first follower saw.
+    #[must_use]
+    pub fn first(&self) -> &Tally {
+        &self.followers[0].0
+    }
+
+    /// Everything that was seen: by each follower, and in the store.
+    pub fn seen(&self) -> impl Iterator<Item = &Tally> {
+        self.followers.iter().map(|(seen, ..)| seen).chain([&self.stored])
+    }
+
     /// What is wrong with it, or empty.
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
-        let mut faults = vec![];
-        for (who, seen) in [("the follower", &self.followed), ("the store", &self.stored)] {
-            for (count, what) in [
-                (seen.lost(), "lost"),
-                (seen.doubled, "doubled"),
-                (seen.disordered, "out of order"),
-                (seen.gaps, "gaps"),
-            ] {
-                if count > 0 {
-                    faults.push(format!("{who}: {count} {what} ({})", seen.holes()));
-                }
+        let mut faults = of_lines("the store", &self.stored);
+        for (number, (seen, code, stderr)) in (1..).zip(&self.followers) {
+            let who = format!("follower {number}");
+            let mut own = of_lines(&who, seen);
+            if *code != Some(0) {
+                own.push(format!("{who} ended with {code:?}"));
             }
-            if seen.done.is_none() {
-                faults.push(format!(
-                    "{who}: the last line of the node is missing; the last number is {}",
-                    seen.last()
-                ));
+            if !own.is_empty() {
+                own.push(format!("stderr of {who}:\n{stderr}"));
             }
-        }
-        if self.code != Some(0) {
-            faults.push(format!("the follower ended with {:?}", self.code));
-        }
-        if !faults.is_empty() {
-            faults.push(format!("stderr of the follower:\n{}", self.stderr));
+            faults.extend(own);
         }
         faults
     }
 
-    /// Asserts that every line came once and in order, to the follower and to the store.
+    /// Asserts that every line came once and in order, to the followers and to the store.
     ///
     /// # Panics
     /// When one did not.
@@ -195,4 +210,25 @@ impl Report {
         let faults = self.faults();
         assert!(faults.is_empty(), "{}", faults.join("\n"));
     }
+}
+
+fn of_lines(who: &str, seen: &Tally) -> Vec<String> {
+    let mut faults = vec![];
+    for (count, what) in [
+        (seen.lost(), "lost"),
+        (seen.doubled, "doubled"),
+        (seen.disordered, "out of order"),
+        (seen.gaps, "gaps"),
+    ] {
+        if count > 0 {
+            faults.push(format!("{who}: {count} {what} ({})", seen.holes()));
+        }
+    }
+    if seen.done.is_none() {
+        faults.push(format!(
+            "{who}: the last line of the node is missing; the last number is {}",
+            seen.last()
+        ));
+    }
+    faults
 }

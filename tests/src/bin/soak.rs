@@ -1,0 +1,229 @@
+//! Random faults, one after another, over a flow that runs and its followers, for `scripts/soak`.
+//!
+//! Usage: `soak SECONDS [SEED]`. Each fault is followed by a heal phase that must converge. Prints a summary, and ends with 1 when a
+//! line was lost, doubled or out of order, when something did not come back, or when a follower did not end well.
+
+use anyhow::{Context, Result, ensure};
+use dora_remote_tests::{
+    faults::{Stand, Tally},
+    relay::{Random, Weather, seed},
+};
+use std::{
+    fmt::Write,
+    panic::{AssertUnwindSafe, catch_unwind},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+/// Faults that it knows.
+const FAULTS: [(&str, Kind); 11] = [
+    ("robot's link cut", Kind::Cut),
+    ("laptop's link cut", Kind::Cut),
+    ("both links cut", Kind::Cut),
+    ("robot from Wi-Fi to LTE", Kind::Cut),
+    ("agent killed", Kind::Kill),
+    ("coordinator killed", Kind::Kill),
+    ("agent killed during a cut", Kind::Kill),
+    ("coordinator killed during a cut", Kind::Kill),
+    ("NAT port rebind", Kind::Rebind),
+    ("NAT address rebind", Kind::Rebind),
+    ("bad weather", Kind::Spell),
+];
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
+    Cut,
+    Kill,
+    Rebind,
+    Spell,
+}
+
+/// What has happened so far.
+#[derive(Debug, Default)]
+struct Log {
+    happened: Vec<Kind>,
+    slowest: Option<(Duration, &'static str)>,
+    wrong: Vec<String>,
+}
+
+fn main() -> Result<ExitCode> {
+    let usage = "usage: soak SECONDS [SEED]";
+    let mut words = std::env::args().skip(1);
+    let time = Duration::from_secs(words.next().context(usage)?.parse().context(usage)?);
+    let seed = match words.next() {
+        Some(word) => word.parse().context(usage)?,
+        None => seed(),
+    };
+    ensure!(words.next().is_none(), usage);
+    eprintln!("soak: seed {seed}");
+    let mut stand = Stand::start(0, 100).context("soak needs a Python with dora-rs: DORA_REMOTE_TEST_PYTHON")?;
+    stand.add_follower();
+    stand.until_line(150);
+
+    let (mut random, mut log, began) = (Random::new(seed), Log::default(), Instant::now());
+    // Only what did not go wrong is worth going on with: what follows a failure says little.
+    while began.elapsed() < time && log.wrong.is_empty() {
+        let (name, kind) = FAULTS[pick(&mut random, FAULTS.len())];
+        log.happened.push(kind);
+        let round = log.happened.len();
+        let returned = catch_unwind(AssertUnwindSafe(|| {
+            happen(name, &mut stand, &mut random);
+            stand.converged()
+        }));
+        match returned.unwrap_or_else(|_| Err("see above".to_owned())) {
+            Ok(returned) => {
+                let live = returned.live.unwrap_or_default();
+                eprintln!("soak: {round:>3} {name}: live again after {:.2} s", live.as_secs_f64());
+                log.slowest = log.slowest.max(Some((live, name)));
+            }
+            Err(error) => log.wrong.push(format!("{round} {name}: {error}")),
+        }
+        stand.wait(between(&mut random, 300, 1500));
+    }
+    Ok(conclude(stand, log, began.elapsed()))
+}
+
+/// One fault and its end.
+fn happen(name: &str, stand: &mut Stand, random: &mut Random) {
+    let long = between(random, 500, 9000);
+    let (robot, laptop) = match random.below(3) {
+        0 => (true, false),
+        1 => (false, true),
+        _ => (true, true),
+    };
+    match name {
+        "robot's link cut" => cut(stand, (true, false), |stand| stand.wait(long)),
+        "laptop's link cut" => cut(stand, (false, true), |stand| stand.wait(long)),
+        "both links cut" => cut(stand, (true, true), |stand| stand.wait(long)),
+        "robot from Wi-Fi to LTE" => cut(stand, (true, false), |stand| {
+            stand.wait(long.min(Duration::from_secs(3)));
+            stand.robot.move_to_another_address();
+        }),
+        "agent killed" => kill_agent(stand, long),
+        "coordinator killed" => kill_coordinator(stand, long),
+        "agent killed during a cut" => cut(stand, (robot, laptop), |stand| kill_agent(stand, long)),
+        "coordinator killed during a cut" => cut(stand, (robot, laptop), |stand| kill_coordinator(stand, long)),
+        "NAT port rebind" => {
+            if robot {
+                stand.robot.rebind_ports();
+            }
+            if laptop {
+                stand.laptop.rebind_ports();
+            }
+        }
+        "NAT address rebind" => {
+            if robot {
+                stand.robot.move_to_another_address();
+            }
+            if laptop {
+                stand.laptop.move_to_another_address();
+            }
+        }
+        _ => {
+            let weather = Weather {
+                delay: between(random, 5, 120),
+                jitter: between(random, 0, 40),
+                lost: u32::try_from(random.below(80)).unwrap_or_default(),
+                doubled: 10,
+                overtaken: 50,
+                rate: (random.below(2) == 0).then_some(125_000),
+                queue: Duration::from_millis(300),
+            };
+            stand.robot.set_weather(weather);
+            stand.laptop.set_weather(weather);
+            stand.wait(long);
+            stand.robot.set_weather(Weather::default());
+            stand.laptop.set_weather(Weather::default());
+        }
+    }
+    stand.healed();
+}
+
+fn cut(stand: &mut Stand, (robot, laptop): (bool, bool), meanwhile: impl FnOnce(&mut Stand)) {
+    if robot {
+        stand.robot.cut();
+    }
+    if laptop {
+        stand.laptop.cut();
+    }
+    meanwhile(stand);
+    let _ = stand.robot.heal();
+    let _ = stand.laptop.heal();
+}
+
+fn kill_agent(stand: &mut Stand, time: Duration) {
+    stand.cluster.kill_daemon("robot");
+    stand.wait(time / 3);
+    stand.cluster.start_daemon("robot");
+}
+
+fn kill_coordinator(stand: &mut Stand, time: Duration) {
+    stand.cluster.kill_coordinator();
+    stand.wait(time / 2);
+    stand.cluster.spawn_coordinator();
+}
+
+fn between(random: &mut Random, least: u64, most: u64) -> Duration {
+    Duration::from_millis(least + random.below(most - least + 1))
+}
+
+fn pick(random: &mut Random, count: usize) -> usize {
+    usize::try_from(random.below(count as u64)).unwrap_or_default()
+}
+
+/// Ends the flow, prints the summary, and gives the exit code.
+fn conclude(stand: Stand, mut log: Log, took: Duration) -> ExitCode {
+    let before = stand.followed();
+    // What goes wrong after something else went wrong is no news; what was seen until then is still told.
+    let is_well = log.wrong.is_empty();
+    let ended = catch_unwind(AssertUnwindSafe(|| if is_well { Some(stand.finish()) } else { None }));
+    let (followers, stored) = match ended {
+        Ok(Some(report)) => {
+            log.wrong.extend(report.faults());
+            let followers = report.followers.iter().map(|(seen, ..)| seen.clone()).collect();
+            (followers, Some(report.stored))
+        }
+        Ok(None) => (before, None),
+        Err(_) => {
+            log.wrong.push("the end: see above".to_owned());
+            (before, None)
+        }
+    };
+    let count = |kind| log.happened.iter().filter(|happened| **happened == kind).count();
+    let mut summary = format!(
+        "soak: {:.0} s, {} faults: {} cuts, {} kills, {} rebinds, {} spells of bad weather",
+        took.as_secs_f64(),
+        log.happened.len(),
+        count(Kind::Cut),
+        count(Kind::Kill),
+        count(Kind::Rebind),
+        count(Kind::Spell)
+    );
+    let seen: Vec<&Tally> = followers.iter().chain(&stored).collect();
+    let printed = seen.iter().find_map(|seen| seen.done);
+    let printed = printed.map_or_else(|| "unknown".to_owned(), |lines| lines.to_string());
+    let _ = write!(summary, "\nsoak: lines in {printed}; out");
+    for (number, seen) in (1..).zip(&followers) {
+        let _ = write!(summary, " {} to follower {number},", seen.lines);
+    }
+    let _ = write!(
+        summary,
+        " {} stored\nsoak: lost {}, doubled {}, out of order {}, gaps {}; largest pause of the node {} ms",
+        stored
+            .as_ref()
+            .map_or_else(|| "unknown".to_owned(), |seen| seen.lines.to_string()),
+        seen.iter().map(|seen| seen.lost()).sum::<u64>(),
+        seen.iter().map(|seen| seen.doubled).sum::<u64>(),
+        seen.iter().map(|seen| seen.disordered).sum::<u64>(),
+        seen.iter().map(|seen| seen.gaps).sum::<u64>(),
+        seen.iter().map(|seen| seen.pause).max().unwrap_or_default().as_millis()
+    );
+    if let Some((time, fault)) = log.slowest {
+        let _ = write!(summary, "; slowest return {:.2} s ({fault})", time.as_secs_f64());
+    }
+    eprintln!("{summary}");
+    for wrong in &log.wrong {
+        eprintln!("soak: FAILED: {wrong}");
+    }
+    ExitCode::from(u8::from(!log.wrong.is_empty()))
+}
