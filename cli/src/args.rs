@@ -4,6 +4,7 @@ mod access;
 mod audit;
 mod certs;
 mod contexts;
+mod level;
 #[cfg(feature = "server")]
 mod servers;
 
@@ -11,13 +12,19 @@ pub use access::{Invite, InviteList, InviteRevoke, InviteRole, InviteVerb, Invit
 pub use audit::Audit;
 pub use certs::{Certs, CertsInit, CertsIssue, CertsRenewIssuing, CertsShow, RoleArg};
 pub use contexts::{ContextAdd, ContextRemove, ContextRename, ContextShow, ContextUse, Contexts};
+pub use level::{Level, Levels};
 #[cfg(feature = "server")]
 pub use servers::{
     AcceptRestore, Coordinator, CoordinatorBackup, CoordinatorInstall, CoordinatorRestore, CoordinatorRun, CoordinatorVerb,
     Daemon, DaemonInstall, DaemonRun, DaemonVerb, Down, Engine, Install, LogFormat,
 };
 
-use crate::{exit, output::Format, output::time::parse_span, rights};
+use crate::{
+    exit,
+    output::Format,
+    output::time::{Moment, parse_moment, parse_span},
+    rights,
+};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use dora_remote_protocol::{
     ids::NodeId,
@@ -108,6 +115,8 @@ Examples:
 Examples:
   dora-remote logs arm --follow
   dora-remote logs arm --node camera --tail 100
+  dora-remote logs arm --since 10m --level warn
+  dora-remote logs arm --grep timeout --tail 20
   dora-remote logs arm --format json
 "))]
     Logs(Logs),
@@ -232,6 +241,12 @@ pub struct Start {
     /// Return once the dataflow runs
     #[arg(long)]
     pub detach: bool,
+    /// Show only lines that matter so much; `stdout` is everything, messages of machines below a warning included
+    #[arg(long, value_name = "LEVEL", value_enum, conflicts_with = "detach")]
+    pub level: Option<Level>,
+    /// End with code 10 when lines of the nodes are missing, however the dataflow has ended
+    #[arg(long, conflicts_with = "detach")]
+    pub strict: bool,
     /// Call the dataflow so; without it, the name of the file or its folder, with a number where that is taken
     #[arg(short, long, value_name = "NAME")]
     pub name: Option<DataflowName>,
@@ -312,9 +327,24 @@ pub struct Logs {
     /// Go on with lines as they are written, until the dataflow has ended
     #[arg(short, long)]
     pub follow: bool,
-    /// Begin with the last N lines
+    /// Begin with the last N of the lines that are asked for
     #[arg(long, value_name = "N")]
     pub tail: Option<u64>,
+    /// Only lines written since then: a span such as 5m or 2h, or a time such as 2026-03-01T12:00:00Z or 2026-03-01 (UTC)
+    #[arg(long, value_name = "TIME|DURATION", value_parser = parse_moment)]
+    pub since: Option<Moment>,
+    /// Only lines written until then
+    #[arg(long, value_name = "TIME|DURATION", value_parser = parse_moment, conflicts_with = "follow")]
+    pub until: Option<Moment>,
+    /// Only lines that matter so much; `stdout` is everything, messages of machines below a warning included [env: DORA_LOG_LEVEL]
+    #[arg(long, value_name = "LEVEL", value_enum, env = "DORA_LOG_LEVEL", hide_env = true)]
+    pub level: Option<Level>,
+    /// Only lines that contain this text, ignoring case
+    #[arg(long, value_name = "TEXT")]
+    pub grep: Option<String>,
+    /// End with code 10 when lines are missing; without `--follow` that is always so
+    #[arg(long)]
+    pub strict: bool,
 }
 
 fn absolute_directory(text: &str) -> Result<String, String> {

@@ -109,7 +109,7 @@ impl Asking {
             let ended: CallError = match peer.feed(&request, None).await {
                 Err(error) => error,
                 Ok(mut feed) => loop {
-                    match next_heard(&mut feed).await {
+                    match session.next(&peer, &mut feed).await {
                         Ok(None) => return Ok(()),
                         Ok(Some(item)) => take(item, &mut request).await?,
                         Err(error) => break error,

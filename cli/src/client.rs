@@ -1,9 +1,12 @@
 //! One session with a coordinator: dial, ask, and dial again when the connection is lost while something is followed.
 //!
 //! Which requests are made, and what is shown of their answers, is decided by the commands. The certificate is kept alive by
-//! a task of its own, see `keeper.rs`.
+//! a task of its own, see `keeper.rs`. A session that follows something never gives up by itself; see `seek.rs`.
 
 mod keeper;
+mod outage;
+mod seek;
+mod trouble;
 
 use crate::{
     exit::Exit,
@@ -13,17 +16,19 @@ use crate::{
     target::Target,
 };
 use dora_remote_certs::{Credentials, LifeLeft, lives_left};
-use dora_remote_link::{Address, CallError, CloseCode, CloseReason, DialKind, Dialer, Feed, LinkError, Peer, Speaker};
+use dora_remote_link::{Address, CallError, CloseCode, CloseReason, DialKind, Dialer, Feed, LinkError, Peer, Speaker, retry};
 use dora_remote_protocol::{
     ids::{BootId, InstanceId},
     limits::{REDIAL_FAST, SILENCE},
-    refusal::RefusalCode,
     request::Request,
 };
 use keeper::Keeper;
+use outage::Outage;
+use seek::{Tried, seek};
 use serde::de::DeserializeOwned;
 use std::{
     fs,
+    future::pending,
     path::{Path, PathBuf},
     sync::{Arc, Mutex as StdMutex, PoisonError},
     time::{Duration, Instant, SystemTime},
@@ -31,12 +36,14 @@ use std::{
 use tokio::{sync::Mutex, time::sleep};
 use uuid::Uuid;
 
-/// How long a lost connection is dialled again before the command gives up.
+/// How long a lost connection is dialled again before a command gives up that follows nothing.
 pub const RETURN_DEADLINE: Duration = Duration::from_secs(60);
-/// Silence on a feed after which its connection counts as lost. Feeds say every two seconds that they are alive.
+/// Silence on a feed after which such a command takes its connection for lost. Feeds say every two seconds that they are alive.
 const LOST_AFTER: Duration = SILENCE.saturating_mul(2);
 /// How often silence is looked at.
 const GLANCE: Duration = Duration::from_secs(1);
+/// By how much a glance must be late to be taken for a sleep of the whole machine.
+const SLEPT: Duration = Duration::from_secs(4);
 
 /// A session with one coordinator.
 pub struct Session {
@@ -53,6 +60,16 @@ struct Shared {
     printer: Printer,
     holder: StdMutex<Holder>,
     peer: Mutex<Peer>,
+    /// Held by the one that looks for a new connection.
+    seeking: Mutex<Sought>,
+    outage: Outage,
+}
+
+/// What the last search for a connection left behind.
+#[derive(Default)]
+struct Sought {
+    /// When it found one.
+    found: Option<tokio::time::Instant>,
 }
 
 /// With what is dialled: replaced as one when the certificate is renewed.
@@ -83,6 +100,8 @@ impl Session {
             printer: printer.clone(),
             holder: StdMutex::new(holder),
             peer: Mutex::new(peer),
+            seeking: Mutex::default(),
+            outage: Outage::new(printer),
         });
         Ok(Self {
             keeper: Keeper::start(Arc::clone(&shared)),
@@ -132,40 +151,97 @@ impl Session {
     /// Whether a new connection may help against what ended a feed on `lost`: against the end of its certificate too, once
     /// that was renewed, by this process or another one.
     pub async fn may_return(&self, lost: &Peer, error: &CallError) -> bool {
-        if is_lost(error) {
+        if trouble::is_lost(error) {
             return true;
         }
-        is_lapse(error) && (self.peer().await.id() != lost.id() || self.shared.take_successor().await)
+        trouble::is_lapse(error) && (self.peer().await.id() != lost.id() || self.shared.take_successor().await)
     }
 
-    /// Gives a connection that stands, after `lost` was lost. Dials for [`RETURN_DEADLINE`]; of several that ask, one dials.
+    /// Whether a follower may simply ask again against what ended its feed. Returns after a pause then.
+    pub async fn may_ask_again(&self, error: &CallError) -> bool {
+        let may = self.follows() && trouble::is_unwell(error);
+        if may {
+            sleep(seek::pause(Duration::ZERO, retry::draw())).await;
+        }
+        may
+    }
+
+    /// Whether the link is cut, as far as it is known.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.shared.outage.is_on()
+    }
+
+    /// Gives a connection that stands, after `lost` was lost. Of several that ask, one dials: until it has one where something is
+    /// followed, else for [`RETURN_DEADLINE`].
     ///
     /// # Errors
-    /// The last failure when the time is over, or at once one that no further dial can heal.
+    /// One that no further dial can heal, or the last failure when the time is over.
     pub async fn reconnect(&self, lost: &Peer) -> Result<Peer, Failure> {
-        let shared = &self.shared;
-        let mut current = shared.peer.lock().await;
-        if current.id() != lost.id() && !current.is_closed() {
-            return Ok(current.clone());
-        }
-        shared
-            .printer
-            .note(&format!("the connection to {} was lost; connecting again", shared.address));
         lost.close(CloseCode::Superseded, "");
-        let began = Instant::now();
+        let since = Instant::now();
+        self.shared.successor(lost, || self.shared.outage.silent(since)).await
+    }
+
+    /// The next item of a feed on `peer`; `None` at the end of a whole feed.
+    ///
+    /// A feed that stays silent, idle marks included, may have lost its connection. Where something is followed, another one is
+    /// sought after [`SILENCE`] while the feed is still listened to, and what answers first wins.
+    ///
+    /// # Errors
+    /// What ends the feed unfinished. [`Self::reconnect`] has the new connection at once when one was found.
+    pub async fn next<I: DeserializeOwned>(&self, peer: &Peer, feed: &mut Feed<I>) -> Result<Option<I>, CallError> {
+        if !self.follows() {
+            return next_heard(feed).await;
+        }
+        let outage = &self.shared.outage;
+        let (pulse, since) = (feed.pulse(), Instant::now());
+        let (mut is_silent, mut glanced, mut woke) = (false, SystemTime::now(), None);
         loop {
-            match shared.dial_and_greet().await {
-                Ok(peer) => {
-                    shared
-                        .printer
-                        .note(&format!("connected again after {}", span(began.elapsed())));
-                    *current = peer.clone();
-                    return Ok(peer);
+            let seeks = is_silent;
+            let seeking = async {
+                if seeks {
+                    // It tells nothing: the silence is told below.
+                    self.shared.successor(peer, || {}).await.map(drop)
+                } else {
+                    pending().await
                 }
-                Err(failure) if failure.exit == Exit::Certificate && shared.take_successor().await => {}
-                Err(failure) if !is_passing(&failure) || began.elapsed() >= RETURN_DEADLINE => return Err(failure),
-                Err(_) => sleep(REDIAL_FAST).await,
-            }
+            };
+            tokio::pin!(seeking);
+            is_silent = loop {
+                tokio::select! {
+                    biased;
+                    item = feed.next() => {
+                        if item.is_ok() {
+                            outage.heard();
+                        }
+                        return item;
+                    }
+                    // Why a search has failed for good is found out again by whoever needs a connection next.
+                    _ = &mut seeking => {
+                        peer.close(CloseCode::Superseded, "");
+                        return Err(CallError::Lost(CloseReason::Silence));
+                    }
+                    () = sleep(GLANCE) => {}
+                }
+                let heard = pulse.last_heard().max(since);
+                let now = SystemTime::now();
+                if now.duration_since(std::mem::replace(&mut glanced, now)).unwrap_or_default() > GLANCE + SLEPT {
+                    woke = Some(Instant::now());
+                    // Where the connection has outlived the sleep, it goes on from here. It is sought anew in any case.
+                    drop(self.shared.holder().dialer.rebind());
+                }
+                // After a sleep nobody waits for the silence: the network is likely another one.
+                let silent = heard.elapsed() >= SILENCE || woke.is_some_and(|woke| heard <= woke);
+                if silent {
+                    outage.silent(heard);
+                } else if seeks {
+                    outage.heard();
+                }
+                if silent != seeks {
+                    break silent;
+                }
+            };
         }
     }
 
@@ -176,7 +252,50 @@ impl Session {
     }
 }
 
+impl Session {
+    /// Whether this session follows something, and is kept up therefore.
+    fn follows(&self) -> bool {
+        self.shared.kind != DialKind::Command
+    }
+}
+
 impl Shared {
+    /// A connection other than `lost`: one that somebody else has found meanwhile, or a new one. `glance` is called each second
+    /// while it is sought.
+    async fn successor(self: &Arc<Self>, lost: &Peer, glance: impl Fn()) -> Result<Peer, Failure> {
+        let taking_turns = async {
+            loop {
+                tokio::select! {
+                    biased;
+                    turn = self.seeking.lock() => return turn,
+                    () = sleep(GLANCE) => glance(),
+                }
+            }
+        };
+        let mut sought = taking_turns.await;
+        let current = self.current().await;
+        if current.id() != lost.id() && !current.is_closed() {
+            return Ok(current);
+        }
+        let dial = || {
+            let shared = Arc::clone(self);
+            async move { shared.dial_afresh().await }
+        };
+        let cures = async |failure: Failure| {
+            let is_cured = failure.exit == Exit::Certificate && self.take_successor().await;
+            if is_cured { Ok(()) } else { Err(failure) }
+        };
+        // A connection that is lost as soon as it is found is not dialled again as soon as it is lost.
+        let now = tokio::time::Instant::now();
+        let begin = sought.found.map_or(now, |found| now.max(found + REDIAL_FAST));
+        let give_up = (self.kind == DialKind::Command).then_some(RETURN_DEADLINE);
+        let peer = seek(dial, cures, glance, begin, give_up).await?;
+        sought.found = Some(tokio::time::Instant::now());
+        *self.peer.lock().await = peer.clone();
+        self.outage.heard();
+        Ok(peer)
+    }
+
     fn credentials(&self) -> Credentials {
         self.holder().credentials.clone()
     }
@@ -212,9 +331,36 @@ impl Shared {
 
     async fn dial_and_greet(&self) -> Result<Peer, Failure> {
         let dialer = Arc::clone(&self.holder().dialer);
+        self.greet(&dialer).await.map_err(|tried| tried.failure)
+    }
+
+    /// Dials from a socket of its own: whatever translates addresses on the way may hold on to a dead way for that of the lost
+    /// connection.
+    async fn dial_afresh(&self) -> Result<Peer, Tried> {
+        let local = |error: LinkError| Tried {
+            failure: Failure::new(Exit::Failed, "cannot make a connection").because(&error),
+            passes: false,
+        };
+        let fresh = Holder::of(&self.credentials(), self.kind).map_err(local)?;
+        let peer = self.greet(&fresh.dialer).await?;
+        let mut holder = self.holder();
+        // Credentials that were renewed meanwhile have a dialler already.
+        if holder.credentials.certificate().serial == fresh.credentials.certificate().serial {
+            *holder = fresh;
+        }
+        Ok(peer)
+    }
+
+    async fn greet(&self, dialer: &Dialer) -> Result<Peer, Tried> {
         let dialled = dialer.dial(&self.address).await;
-        let peer = dialled.map_err(|error| Failure::of_dial(&self.address, &error))?;
-        peer.welcome().await.map_err(|error| Failure::of_call("connect", &error))?;
+        let peer = dialled.map_err(|error| Tried {
+            failure: Failure::of_dial(&self.address, &error),
+            passes: trouble::passes(&error),
+        })?;
+        peer.welcome().await.map_err(|error| Tried {
+            failure: Failure::of_call("connect", &error),
+            passes: trouble::is_lost(&error),
+        })?;
         Ok(peer)
     }
 
@@ -248,30 +394,6 @@ pub async fn next_heard<I: DeserializeOwned>(feed: &mut Feed<I>) -> Result<Optio
                 }
             }
         }
-    }
-}
-
-/// Whether a feed was ended by the end of the certificate of its connection.
-fn is_lapse(error: &CallError) -> bool {
-    match error {
-        CallError::Lost(reason) => reason.code() == Some(CloseCode::CertificateLapsed),
-        CallError::Refused(refusal) => refusal.code == RefusalCode::CertificateLapsed,
-        _ => false,
-    }
-}
-
-/// Whether a new connection may help against what ended a feed.
-fn is_lost(error: &CallError) -> bool {
-    match error {
-        CallError::Lost(_) | CallError::TimedOut { .. } => {
-            matches!(crate::exit::of_call(error), Exit::Unreachable | Exit::Timeout)
-        }
-        CallError::Refused(_)
-        | CallError::HelloRefused(_)
-        | CallError::PeerRefusedUs { .. }
-        | CallError::NotSent(_)
-        | CallError::Source(_)
-        | CallError::Protocol(_) => false,
     }
 }
 
@@ -322,9 +444,4 @@ pub fn speaker() -> Speaker {
         instance: InstanceId(Uuid::new_v4()),
         boot: BootId(boot.and_then(|text| text.trim().parse().ok()).unwrap_or_default()),
     }
-}
-
-/// Whether the failure of a dial may pass by itself.
-fn is_passing(failure: &Failure) -> bool {
-    matches!(failure.exit, Exit::Unreachable | Exit::Timeout)
 }

@@ -18,6 +18,7 @@ use crate::{
     logs::hub::Hub,
     moment::Moment,
     registry::RegistryHandle,
+    roster::Roster,
     view::ViewHandle,
 };
 use dora_remote_link::Router;
@@ -47,6 +48,7 @@ pub(crate) struct Desk {
     pub(crate) witnesses: Witnesses,
     pub(crate) backups: Backups,
     pub(crate) registry: RegistryHandle,
+    pub(crate) roster: Roster,
     pub(crate) view: ViewHandle,
 }
 

@@ -183,6 +183,7 @@ pub async fn start(config: CoordinatorConfig, shutdown: CancellationToken) -> Re
         witnesses: Witnesses::new(audit.clone(), registry.clone(), signer, tasks.clone()),
         backups: Backups::new(records),
         registry: registry.clone(),
+        roster: roster.clone(),
         view: view.clone(),
     };
     let brain = Brain::new(

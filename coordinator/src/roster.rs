@@ -22,6 +22,9 @@ pub(crate) struct Roster(Arc<Mutex<BTreeMap<u64, Live>>>);
 struct Live {
     peer: Peer,
     who: Who,
+    /// Commands on it that may shut out its own holder. While there are some, it is not closed but noted as doomed.
+    spared: u32,
+    doomed: bool,
 }
 
 /// By what a connection is known.
@@ -53,7 +56,12 @@ impl Roster {
             Who::Invited(_) => None,
             Who::Holder { holder, serials } => Some((holder.clone(), serials.clone())),
         };
-        let live = Live { peer: peer.clone(), who };
+        let live = Live {
+            peer: peer.clone(),
+            who,
+            spared: 0,
+            doomed: false,
+        };
         self.lock().insert(peer.id(), live);
         // Read only now: whoever revokes from here on finds this connection.
         if let Some((holder, serials)) = known
@@ -80,6 +88,27 @@ impl Roster {
                 serials.remove(2);
             }
             serials.push(serial);
+        }
+    }
+
+    /// Puts off the end of a connection whose holder may be about to shut out itself, so that it reads the answer.
+    pub(crate) fn spare(&self, connection: u64) {
+        if let Some(live) = self.lock().get_mut(&connection) {
+            live.spared += 1;
+        }
+    }
+
+    /// Ends a connection that was spared, if it was to end meanwhile.
+    pub(crate) fn spare_no_more(&self, connection: u64) {
+        let doomed = match self.lock().get_mut(&connection) {
+            Some(live) => {
+                live.spared = live.spared.saturating_sub(1);
+                (live.doomed && live.spared == 0).then(|| live.peer.clone())
+            }
+            None => None,
+        };
+        if let Some(peer) = doomed {
+            peer.close(CloseCode::Revoked, REVOKED);
         }
     }
 
@@ -117,16 +146,23 @@ impl Roster {
     }
 
     fn close(&self, reason: &str, is_meant: impl Fn(&Who) -> bool) -> u64 {
-        let meant: Vec<Peer> = self
-            .lock()
-            .values()
-            .filter(|live| is_meant(&live.who) && !live.peer.is_closed())
-            .map(|live| live.peer.clone())
-            .collect();
+        let mut count = 0;
+        let mut meant: Vec<Peer> = Vec::new();
+        for live in self.lock().values_mut() {
+            if !is_meant(&live.who) || live.peer.is_closed() || live.doomed {
+                continue;
+            }
+            count += 1;
+            if live.spared == 0 {
+                meant.push(live.peer.clone());
+            } else {
+                live.doomed = true;
+            }
+        }
         for peer in &meant {
             peer.close(CloseCode::Revoked, reason);
         }
-        meant.len() as u64
+        count
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Live>> {

@@ -1,7 +1,7 @@
 //! The token of an invite: all that a machine needs to reach a coordinator, to recognise it, and to be let in once to join.
 //!
 //! Whoever holds the text may use the invite, so `Debug` and every error keep quiet about it. Whether an invite is still open
-//! is judged by the coordinator alone; the expiry in the token only spares a dial.
+//! is judged by the coordinator alone; the expiry in the token is for people who look at it.
 //!
 //! The text is `dri1-` and, in base32 (RFC 4648 section 6, lower case, no padding): the length of the body as two bytes, the
 //! body (postcard), and the CRC-32 of both. The checksum finds slips of the keyboard, not forgers: those meet the root's hash.

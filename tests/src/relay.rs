@@ -2,7 +2,8 @@
 //! to another port or address, as Wi-Fi, mobile networks and NAT do.
 //!
 //! Peers dial [`Relay::address`]; for each of them the relay speaks to the coordinator from a socket of its own, as a NAT does. What
-//! happens to a packet is decided by a generator whose seed is printed, and taken from `DORA_REMOTE_RELAY_SEED` when it is set.
+//! happens to a packet is decided by a generator whose seed whoever starts a relay prints, and takes from `DORA_REMOTE_RELAY_SEED` when
+//! that is set.
 
 mod line;
 mod random;
@@ -71,24 +72,12 @@ struct Back {
 }
 
 impl Relay {
-    /// Starts a relay on loopback in front of `target`, `IP:PORT` on loopback, with fair weather. `name` stands in messages.
+    /// Starts a relay on loopback in front of `target`, `IP:PORT` on loopback, with fair weather. See [`seed`] for a fresh seed.
     ///
     /// # Panics
     /// When it cannot be made.
     #[must_use]
-    #[expect(clippy::print_stderr, reason = "a failure can only be repeated with its seed")]
-    pub fn start(name: &str, target: &str) -> Self {
-        let seed = seed();
-        eprintln!("relay `{name}`: DORA_REMOTE_RELAY_SEED={seed}");
-        Self::with_seed(target, seed)
-    }
-
-    /// As [`Self::start`], with a given seed and without a word.
-    ///
-    /// # Panics
-    /// When it cannot be made.
-    #[must_use]
-    pub fn with_seed(target: &str, seed: u64) -> Self {
+    pub fn start(target: &str, seed: u64) -> Self {
         let front = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         front.set_read_timeout(Some(GLANCE)).expect("a time above zero");
         let address = front.local_addr().expect("a bound socket");

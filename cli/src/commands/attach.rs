@@ -9,6 +9,7 @@ use super::{
     stop::stop_one,
 };
 use crate::{
+    args::Levels,
     client::Session,
     exit::Exit,
     failure::Failure,
@@ -34,26 +35,38 @@ const LAST_LINES: Duration = Duration::from_secs(20);
 /// Time for the lines that belong to a start that failed.
 const LINES_OF_FAILURE: Duration = Duration::from_secs(2);
 
+/// How the lines of a dataflow are followed.
+#[derive(Clone, Copy, Debug)]
+pub struct Wishes {
+    /// Which lines are shown.
+    pub levels: Levels,
+    /// Whether missing lines decide how the command ends.
+    pub strict: bool,
+}
+
 /// A stop that is under way.
 type Stopping<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>>;
 
 /// Starts a dataflow and follows it.
 ///
 /// # Errors
-/// Why it could not be started or followed. That a dataflow fails is no failure of the command: [`Exit::DataflowFailed`].
-pub async fn run(session: &Session, request: &StartDataflow, printer: &Printer) -> Result<Exit, Failure> {
+/// Why it could not be started or followed. That a dataflow fails is no failure of the command: [`Exit::DataflowFailed`], and
+/// [`Exit::Gap`] when lines are missing and that was to count.
+pub async fn run(session: &Session, request: &StartDataflow, wishes: Wishes, printer: &Printer) -> Result<Exit, Failure> {
     let mut interrupts = Interrupts::new()?;
     let mut teller = Teller::new(printer, true);
     let placed = teller.placed();
     let mut life = pin!(live(&mut teller, session, request, placed.clone()));
     let mut lines = Lines::new(printer, request.spec.nodes.iter().map(|node| node.id.as_str()));
-    let mut logs = pin!(read(session, placed.clone(), printer, &mut lines));
+    let mut logs = pin!(read(session, placed.clone(), wishes.levels, printer, &mut lines));
     let mut stopping: Option<Stopping<'_>> = None;
-    let (mut is_asked, mut had_all_lines) = (false, false);
+    let (mut is_asked, mut had_all_lines, mut had_gap) = (false, false, false);
     let mut ended: Option<(DataflowResult, Instant)> = None;
     loop {
         if let (Some((result, _)), true) = (&ended, had_all_lines) {
-            return finish(printer, &placed, result).await;
+            let exit = finish(printer, &placed, result).await?;
+            // Where they are missing was told.
+            return Ok(if had_gap && wishes.strict { Exit::Gap } else { exit });
         }
         let until = ended.as_ref().map_or_else(Instant::now, |(_, at)| *at + LAST_LINES);
         tokio::select! {
@@ -86,12 +99,15 @@ pub async fn run(session: &Session, request: &StartDataflow, printer: &Printer) 
                 }
             },
             read = &mut logs, if !had_all_lines => {
-                read.map_err(|failure| still_running(failure, &placed))?;
+                had_gap |= read.map_err(|failure| still_running(failure, &placed))?;
                 had_all_lines = true;
             }
-            () = sleep_until(until), if ended.is_some() => {
+            // While the link is cut nothing can come, and what does not come is not late.
+            () = sleep_until(until), if ended.is_some() => if session.is_silent() {
+                ended = ended.map(|(result, _)| (result, Instant::now()));
+            } else {
                 printer.warn("the last lines did not come in time; `dora-remote logs` shows them when they have");
-                had_all_lines = true;
+                (had_all_lines, had_gap) = (true, true);
             }
         }
     }
@@ -114,20 +130,22 @@ async fn live(
 async fn read(
     session: &Session,
     mut placed: watch::Receiver<Option<Placed>>,
+    levels: Levels,
     printer: &Printer,
     lines: &mut Lines,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
     let id = match placed.wait_for(Option::is_some).await {
         Ok(placed) => placed.as_ref().map(|placed| placed.id),
         Err(_) => None,
     };
-    let Some(id) = id else { return Ok(()) };
+    let Some(id) = id else { return Ok(false) };
     let request = ReadLogs {
         follow: true,
+        level: levels.lines,
+        machine_level: levels.machines,
         ..ReadLogs::of(DataflowRef::Id(id))
     };
-    // A gap was told where it is; the exit code is the dataflow's own.
-    follow::run(session, request, printer, lines).await.map(drop)
+    follow::run(session, request, printer, lines).await
 }
 
 async fn finish(printer: &Printer, placed: &watch::Receiver<Option<Placed>>, result: &DataflowResult) -> Result<Exit, Failure> {

@@ -1,7 +1,7 @@
 //! Follows the log lines of one dataflow, over any number of lost connections: each line once, in order, gaps told.
 
 use crate::{
-    client::{Session, next_heard},
+    client::Session,
     failure::Failure,
     output::{Printer, lines::Lines},
 };
@@ -24,7 +24,7 @@ pub async fn run(session: &Session, mut request: ReadLogs, printer: &Printer, li
         let ended = match peer.feed(&request, None).await {
             Err(error) => error,
             Ok(mut feed) => loop {
-                match next_heard(&mut feed).await {
+                match session.next(&peer, &mut feed).await {
                     Ok(None) => return Ok(had_gap),
                     Ok(Some(item)) => {
                         let mut chunk = String::new();
@@ -35,6 +35,9 @@ pub async fn run(session: &Session, mut request: ReadLogs, printer: &Printer, li
                 }
             },
         };
+        if request.follow && session.may_ask_again(&ended).await {
+            continue;
+        }
         if !session.may_return(&peer, &ended).await {
             return Err(Failure::of_call(&what, &ended).looking());
         }
@@ -66,7 +69,18 @@ fn take(item: &LogItem, request: &mut ReadLogs, lines: &mut Lines, chunk: &mut S
             advance(request, *next_after);
             false
         }
-        LogItem::CaughtUp | LogItem::Lag { .. } => false,
+        LogItem::CaughtUp => {
+            // What comes now is not old, whatever the clock of its machine says.
+            request.since_unix_ms = None;
+            false
+        }
+        LogItem::Lag {
+            lines: count,
+            milliseconds,
+        } => {
+            lines.lag(*count, *milliseconds, chunk);
+            false
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! What its nodes write is followed elsewhere (`follow.rs`).
 
 use crate::{
-    client::{Session, next_heard},
+    client::Session,
     exit::Exit,
     failure::Failure,
     output::{
@@ -113,7 +113,7 @@ impl<'a> Teller<'a> {
                 Ok(mut feed) => {
                     let mut result = None;
                     loop {
-                        match next_heard(&mut feed).await {
+                        match session.next(&peer, &mut feed).await {
                             Ok(Some(DataflowEvent::Ended(how))) => result = Some(how),
                             Ok(Some(event)) => self.tell(event).await?,
                             Ok(None) => return Ok(result),

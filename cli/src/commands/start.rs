@@ -6,7 +6,7 @@ use super::{
     upload,
 };
 use crate::{
-    args::Start,
+    args::{Levels, Start},
     bundle::{self, Bundle, Limits},
     client::{Session, load_identity},
     descriptor::{self, Dataflow, Wishes},
@@ -68,6 +68,10 @@ async fn launch(
         (Some(reference), _) => Files::Bundle(reference),
         (None, directory) => Files::OnMachine(directory.unwrap_or_default()),
     };
+    let wishes = attach::Wishes {
+        levels: Levels::of(start.level),
+        strict: start.strict,
+    };
     let request = StartDataflow {
         start_id: RequestId(Uuid::new_v4()),
         spec: DataflowSpec {
@@ -82,7 +86,7 @@ async fn launch(
     if start.detach {
         detached(context, session, &request).await
     } else {
-        attach::run(session, &request, &context.printer).await
+        attach::run(session, &request, wishes, &context.printer).await
     }
 }
 

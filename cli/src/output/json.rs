@@ -235,6 +235,13 @@ pub enum FeedLine<'a> {
         /// How many, where that is known, else 0.
         lines: u64,
     },
+    /// This command takes lines more slowly than they come.
+    Lag {
+        /// Lines that are still to come.
+        lines: u64,
+        /// Age of the next of them.
+        milliseconds: u64,
+    },
     /// How the dataflow ended. Always the last line.
     Result {
         /// Its id.

@@ -1,10 +1,11 @@
 //! Log lines as they are shown: `node | text` for people, one object each for programs.
 
-use super::{Printer, json::FeedLine, text::escape};
+use super::{Printer, json::FeedLine, text::escape, time::span};
 use dora_remote_protocol::{
     log_line::{LogLevel, LogLine, LogSource, LogStream},
     name::MachineName,
 };
+use std::time::Duration;
 
 /// Renders the log lines of one dataflow.
 #[derive(Clone, Debug)]
@@ -68,6 +69,15 @@ impl Lines {
         self.printer.warn(&format!(
             "{count} are missing here; they were dropped before they could be read"
         ));
+    }
+
+    /// Tells that lines are shown more slowly than they come; programs read it in `out`.
+    pub fn lag(&self, lines: u64, milliseconds: u64, out: &mut String) {
+        if self.printer.is_json() {
+            out.push_str(&FeedLine::Lag { lines, milliseconds }.to_line());
+        }
+        let behind = span(Duration::from_millis(milliseconds));
+        self.printer.note(&format!("{lines} lines behind ({behind})"));
     }
 }
 

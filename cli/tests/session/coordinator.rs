@@ -47,6 +47,8 @@ pub(crate) enum Then {
     Cut,
     /// It waits until the dataflow has ended.
     UntilEnded,
+    /// It ends unfinished.
+    Refuse(RefusalCode),
 }
 
 /// What the coordinator does, and what it was asked.
@@ -253,6 +255,7 @@ impl World {
             Then::UntilEnded => {
                 drop(self.ended.subscribe().wait_for(Option::is_some).await);
             }
+            Then::Refuse(code) => return Err(Refusal::new(code, "not now")),
         }
         Ok(())
     }

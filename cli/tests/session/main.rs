@@ -2,6 +2,7 @@
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 mod coordinator;
+mod following;
 
 use coordinator::{Coordinator, Reading, Script, Then};
 use dora_remote_protocol::{

@@ -202,11 +202,17 @@ impl Inner {
                 tracing::debug!(peer = %peer.identity(), %error, "a daemon did not take the end of the audit");
             }
             let is_few = self.peers().len() <= FEW;
+            let entries = async {
+                match is_few {
+                    true if end.changed().await.is_ok() => sleep(SOON).await,
+                    _ => std::future::pending().await,
+                }
+            };
             let something = async {
                 tokio::select! {
-                    // The registry lives as long as this does.
+                    // The registry lives as long as this does. A revocation never waits for entries to be told with it.
                     _ = changes.changed() => {}
-                    _ = end.changed(), if is_few => sleep(SOON).await,
+                    () = entries => {}
                     () = sleep(EVERY) => {}
                 }
             };

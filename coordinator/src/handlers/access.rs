@@ -12,12 +12,13 @@ use dora_remote_link::{Context, Peer, Rights, Router};
 use dora_remote_protocol::{
     access::{
         AcceptRestore, CertificateIssued, CreateInvite, IdentitySummary, InviteCreated, InviteSummary, Join, ListIdentities,
-        ListInvites, Renew, RestoreAccepted, Revocation, Revoke, RevokeInvite, Revoked,
+        ListInvites, Renew, RestoreAccepted, Revocation, Revoke, RevokeInvite, RevokeTarget, Revoked,
     },
     limits::MAX_FRAME_BYTES,
     refusal::{Refusal, RefusalCode},
 };
 use std::time::{Duration, SystemTime};
+use tokio::{task, time::sleep};
 
 /// Adds the handlers of this file.
 pub(super) fn add(router: Router, desk: &Desk) -> Router {
@@ -38,7 +39,7 @@ pub(super) fn add(router: Router, desk: &Desk) -> Router {
         })
         .call(move |context, request: Revoke| {
             let (desk, asker) = (revokes.clone(), Asker::of(&context));
-            to_the_end(async move { revoke(&desk, &asker, request).await })
+            to_the_end(revoke_by_peer(desk, context.peer, request, asker))
         })
         .call(move |context, request: ListIdentities| {
             let (desk, asker) = (identities.clone(), Asker::of(&context));
@@ -89,9 +90,32 @@ pub(crate) async fn revoke_invite(desk: &Desk, asker: &Asker, request: RevokeInv
 /// Shuts out a holder or a certificate. Not refused while the audit cannot be written: what is stolen must be stoppable.
 pub(crate) async fn revoke(desk: &Desk, asker: &Asker, request: Revoke) -> Result<Revoked, Refusal> {
     let reason = request.reason.escape_debug().to_string();
-    let target = format!("{} ({reason})", request.target);
+    let target = match reason.as_str() {
+        "" => request.target.to_string(),
+        reason => format!("{} ({reason})", request.target),
+    };
     let revoked = desk.registry.revoke(asker.who.clone(), request).await;
     note::<Revoke, _>(desk, asker, &target, &revoked).await;
+    revoked
+}
+
+/// Lets whoever shuts out itself read the answer. Until its connection ends nothing else is answered on it: rights are checked again on
+/// every stream.
+async fn revoke_by_peer(desk: Desk, peer: Peer, request: Revoke, asker: Asker) -> Result<Revoked, Refusal> {
+    let may_be_itself = match &request.target {
+        RevokeTarget::Holder { name, .. } => name.same_as(&peer.identity().name),
+        RevokeTarget::Serial(_) => true,
+    };
+    if !may_be_itself {
+        return revoke(&desk, &asker, request).await;
+    }
+    desk.roster.spare(peer.id());
+    let revoked = revoke(&desk, &asker, request).await;
+    // No wait of the answer: that is on its way only once this has returned.
+    task::spawn(async move {
+        sleep(TIME_TO_READ).await;
+        desk.roster.spare_no_more(peer.id());
+    });
     revoked
 }
 
@@ -184,6 +208,9 @@ async fn join(desk: Desk, context: Context, request: Join) -> Result<Certificate
     note::<Join, _>(&desk, &asker, &identity, &joined).await;
     joined
 }
+
+/// Time for an answer to reach the one who has shut out itself. All others are gone at once.
+const TIME_TO_READ: Duration = Duration::from_millis(500);
 
 /// Leaves out the oldest until the list fits into a frame.
 fn fit_into_frame<T: serde::Serialize>(list: &mut Vec<T>, age: impl Fn(&T) -> u64) {

@@ -36,7 +36,7 @@ pub(crate) async fn serve(
     let mut out = Out {
         sink,
         told: request.after.unwrap_or(0),
-        next_word: Instant::now() + WORD,
+        next_word: Instant::now(),
     };
     let mut is_caught_up = !request.follow;
     loop {
@@ -58,7 +58,7 @@ pub(crate) async fn serve(
             if catches_up {
                 out.pass(cursor).await?;
                 out.sink.send(LogItem::CaughtUp).await?;
-            } else if out.is_time() {
+            } else if (behind.is_some() || cursor > out.told) && out.is_time() {
                 out.pass(cursor).await?;
                 if let Some(behind) = behind {
                     let milliseconds = u64::try_from(behind.span.as_millis()).unwrap_or(u64::MAX);
@@ -106,7 +106,10 @@ fn filter(request: &ReadLogs, last_at_open: u64) -> Result<Filter, Refusal> {
     if grep.len() > MAX_GREP_BYTES {
         return Err(Refusal::new(
             RefusalCode::BadRequest,
-            format!("a text to search for has at most {MAX_GREP_BYTES} bytes, and this one has {}", grep.len()),
+            format!(
+                "a text to search for has at most {MAX_GREP_BYTES} bytes, and this one has {}",
+                grep.len()
+            ),
         ));
     }
     let mut filter = Filter::nodes(request.nodes.iter().cloned()).containing(grep);
@@ -158,5 +161,5 @@ impl Out<'_> {
     }
 }
 
-/// Shortest time between two words about how far a reader is.
+/// Shortest time between two words about how far a reader is. The first may come at once.
 const WORD: Duration = Duration::from_secs(10);

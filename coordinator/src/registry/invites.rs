@@ -5,6 +5,7 @@ use super::{
     record::{Fate, Invite, invite_id},
     utc,
 };
+use crate::config::Span;
 use dora_remote_protocol::{
     access::{
         CreateInvite, InviteCreated, InviteSummary, MAX_CERTIFICATE_LIFE_MS, MAX_IDENTITIES, MAX_INVITE_LIFE_MS, MAX_INVITES,
@@ -15,6 +16,7 @@ use dora_remote_protocol::{
     limits::{MAX_LABEL_BYTES, MAX_LABELS},
     refusal::{Refusal, RefusalCode},
 };
+use std::time::Duration;
 
 impl Registry {
     /// Makes an invite. Asking again for the same one changes nothing and gets the same answer.
@@ -207,15 +209,29 @@ fn check(request: &CreateInvite) -> Result<(), Refusal> {
     check_labels(&request.machines)?;
     if !(MIN_INVITE_LIFE_MS..=MAX_INVITE_LIFE_MS).contains(&request.life_ms) {
         return bad(format!(
-            "an invite lives from {MIN_INVITE_LIFE_MS} ms to {MAX_INVITE_LIFE_MS} ms, and {} ms are wanted",
-            request.life_ms
+            "an invite lives from {} to {}, and {} are wanted",
+            span(MIN_INVITE_LIFE_MS),
+            span(MAX_INVITE_LIFE_MS),
+            span(request.life_ms)
         ));
     }
     match request.certificate_life_ms {
         Some(life) if !(MIN_CERTIFICATE_LIFE_MS..=MAX_CERTIFICATE_LIFE_MS).contains(&life) => bad(format!(
-            "a certificate lives from {MIN_CERTIFICATE_LIFE_MS} ms to {MAX_CERTIFICATE_LIFE_MS} ms, and {life} ms are wanted"
+            "a certificate lives from {} to {}, and {} are wanted",
+            span(MIN_CERTIFICATE_LIFE_MS),
+            span(MAX_CERTIFICATE_LIFE_MS),
+            span(life)
         )),
         Some(_) | None => Ok(()),
+    }
+}
+
+/// So many milliseconds as people write them.
+fn span(ms: u64) -> String {
+    if ms.is_multiple_of(1_000) {
+        Span(Duration::from_millis(ms)).to_string()
+    } else {
+        format!("{ms}ms")
     }
 }
 

@@ -82,7 +82,7 @@ impl Registry {
             return Err(Refusal::new(
                 RefusalCode::WrongState,
                 format!(
-                    "no lapsed daemon is let back in since this coordinator was restored from a backup ({})",
+                    "no lapsed daemon is let back in until an admin accepts that this coordinator was restored ({})",
                     restored.why
                 ),
             )

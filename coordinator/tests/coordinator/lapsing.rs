@@ -4,21 +4,23 @@ use crate::{
     joining::{Hands, admin, credentials, member, renew, wish, with},
     support::{Person, Running, World},
 };
-use dora_remote_certs::{Clock, Credentials, SystemClock, new_key_and_request};
+use dora_remote_certs::{Authority, Clock, Credentials, SystemClock, new_key_and_request};
 use dora_remote_coordinator::{
     Options,
     config::{Lives, LivesOptions},
+    start,
 };
 use dora_remote_link::CallError;
 use dora_remote_protocol::{
-    access::{CreateInvite, ListIdentities},
+    access::{CreateInvite, ListIdentities, Revoke, RevokeTarget},
     cli_to_coordinator::{GetStatus, ListDataflows},
     daemon_to_coordinator::Heartbeat,
-    identity::Role,
+    identity::{Identity, Role},
     machine::EngineStatus,
     refusal::RefusalCode,
 };
 use std::{sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(24 * 3_600);
@@ -118,6 +120,49 @@ async fn a_daemon_that_lapsed_long_ago_recovers_with_its_own_key_and_only_so_oft
     hands.forward(DAY * 8);
     let lapsed = with(&robot, at, hands.clone()).await.unwrap();
     assert_eq!(renew(&lapsed, &request).await.unwrap_err().code, RefusalCode::Denied);
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_daemon_recovers_more_than_a_year_after_its_certificate_and_the_one_above_it_have_ended() {
+    let world = World::new();
+    let hands = Hands::new();
+    let mut config = world.config("state");
+    config.clock = hands.clone();
+    let running = Running::start(config.clone()).await;
+    let robot = member(&world, &running, hands.clone(), wish(Role::Daemon, "robot")).await;
+    with(&robot, running.address, hands.clone()).await.unwrap();
+    running.kill();
+
+    hands.forward(DAY * 800);
+    assert!(robot.certificate().not_after + DAY * 366 < hands.now());
+    assert!(world.authority().issuing().not_after + DAY * 366 < hands.now());
+    let former = world.authority().issuing().serial.clone();
+    // What its operator does, as the coordinator cannot issue by an authority that has ended.
+    assert!(start(config.clone(), CancellationToken::new()).await.is_err());
+    let renewed = Authority::renew_issuing(&world.path("authority"), hands.now()).unwrap();
+
+    let running = Running::start(config).await;
+    let at = running.address;
+    let lapsed = with(&robot, at, hands.clone()).await.unwrap();
+    assert_eq!(beat(&lapsed).await, Some(RefusalCode::CertificateLapsed));
+    let request = new_key_and_request(robot.identity()).unwrap();
+    let issued = renew(&lapsed, &request).await.unwrap();
+    let fresh = credentials(&world, request, issued);
+    assert!(fresh.certificate().not_after > hands.now());
+    let back = with(&fresh, at, hands.clone()).await.unwrap();
+    assert_ne!(beat(&back).await, Some(RefusalCode::CertificateLapsed));
+
+    // Once the former issuing certificate is shut out, nothing that it has signed is good for a recovery.
+    let ada: Identity = "spiffe://lab/admin/ada".parse().unwrap();
+    let ada = renewed.issue(&ada, DAY, hands.now()).unwrap();
+    let ada = with(&ada, at, hands.clone()).await.unwrap();
+    let target = RevokeTarget::Serial(former);
+    let reason = String::new();
+    ada.ask(Revoke { target, reason }).await.unwrap();
+    let refused = with(&robot, at, hands.clone()).await.map(|_| ()).unwrap_err();
+    assert!(matches!(refused, CallError::PeerRefusedUs { .. }), "{refused}");
+    with(&fresh, at, hands.clone()).await.unwrap();
     running.end().await;
 }
 

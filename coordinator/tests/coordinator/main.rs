@@ -4,6 +4,7 @@
 mod access;
 mod auditing;
 mod clones;
+mod following;
 mod joining;
 mod lapsing;
 mod local;

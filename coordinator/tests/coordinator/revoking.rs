@@ -75,6 +75,25 @@ async fn a_follower_and_a_daemon_are_cut_off_at_once_and_stay_out() {
 }
 
 #[tokio::test]
+async fn whoever_shuts_out_itself_reads_the_answer_and_nothing_more() {
+    let world = World::new();
+    let running = Running::start(world.config("state")).await;
+    let ada = admin(&world, running.address, system()).await;
+    let elsewhere = admin(&world, running.address, system()).await;
+    let revoked = ada.ask(revoke(None, "ada")).await.unwrap();
+    assert_eq!((revoked.is_new, revoked.closed), (true, 2));
+    assert!(
+        ada.peer.call(&ListDataflows {}, PATIENCE).await.is_err(),
+        "it is shut out though it is still there"
+    );
+    for person in [&elsewhere, &ada] {
+        let end = soon("the end of a connection", person.peer.closed()).await;
+        assert_eq!(end.code(), Some(CloseCode::Revoked));
+    }
+    running.end().await;
+}
+
+#[tokio::test]
 async fn a_revoked_serial_ends_connections_that_were_renewed_to_it() {
     let world = World::new();
     let running = Running::start(world.config("state")).await;

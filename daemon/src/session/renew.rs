@@ -80,6 +80,14 @@ enum RenewError {
 }
 
 impl RenewError {
+    /// What the coordinator advises.
+    fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Asked(error) => trouble::hint_of_call(error),
+            _ => None,
+        }
+    }
+
     /// What it is told by: texts of the same trouble may differ from try to try.
     fn key(&self) -> String {
         match self {
@@ -224,7 +232,8 @@ impl Renewer {
         }
         self.told = Some(key);
         if is_pressing {
-            error!(%trouble, ?left, "the certificate of this machine is not renewed, and it ends soon or has ended; it is tried again");
+            let hint = trouble.hint();
+            error!(%trouble, hint, ?left, "the certificate of this machine is not renewed, and it ends soon or has ended; it is tried again");
         } else {
             warn!(%trouble, ?left, "the certificate of this machine is not renewed yet; it is tried again");
         }

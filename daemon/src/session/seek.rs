@@ -89,7 +89,7 @@ impl Seeker {
                     Ok(Err(error)) => {
                         let trouble = error.trouble();
                         self.note(trouble);
-                        self.tell(error.key(), &error, trouble.is_lasting());
+                        self.tell(error.key(), &error, None, trouble.is_lasting());
                     }
                     Err(error) => warn!(%error, "a dial broke off"),
                 },
@@ -125,7 +125,8 @@ impl Seeker {
         }
         self.next = self.next.max(Instant::now() + self.pause(since));
         let text = format_args!("the coordinator does not let this machine join: {error}");
-        self.tell(trouble::key_of_call(error), &text, trouble.is_lasting());
+        let hint = trouble::hint_of_call(error);
+        self.tell(trouble::key_of_call(error), &text, hint, trouble.is_lasting());
     }
 
     /// Dials nothing for a while: asking again sooner is in vain.
@@ -196,7 +197,7 @@ impl Seeker {
     }
 
     /// Logs each change of the trouble once: of lasting trouble its `key` counts, of passing trouble only that there is some.
-    fn tell(&mut self, key: String, trouble: &impl fmt::Display, lasting: bool) {
+    fn tell(&mut self, key: String, trouble: &impl fmt::Display, hint: Option<&str>, lasting: bool) {
         let key = if lasting { key } else { "passing".to_owned() };
         if self.told.as_ref() == Some(&key) {
             debug!(%trouble, "still not joined");
@@ -206,6 +207,7 @@ impl Seeker {
         if lasting {
             error!(
                 %trouble,
+                hint,
                 "this machine cannot join the coordinator until somebody helps; it goes on trying"
             );
         } else {

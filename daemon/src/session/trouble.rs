@@ -93,6 +93,16 @@ pub(super) fn key_of_dial(error: &DialError) -> String {
     }
 }
 
+/// What the coordinator advises about a request that it refused.
+pub(super) fn hint_of_call(error: &CallError) -> Option<&str> {
+    match error {
+        CallError::HelloRefused(refusal) | CallError::Refused(refusal) => {
+            Some(refusal.hint.as_str()).filter(|hint| !hint.is_empty())
+        }
+        _ => None,
+    }
+}
+
 /// What a failed request is told by.
 pub(super) fn key_of_call(error: &CallError) -> String {
     match error {

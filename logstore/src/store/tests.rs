@@ -1,5 +1,7 @@
 //! Lines in, lines out: once each, in order, across restarts, resends and evictions.
 
+mod filters;
+
 use crate::{Caps, Filter, LogStore};
 use dora_remote_protocol::{
     ids::{DataflowId, NodeId},

@@ -56,7 +56,7 @@ fn main() -> Result<ExitCode> {
     };
     ensure!(words.next().is_none(), usage);
     eprintln!("soak: seed {seed}");
-    let mut stand = Stand::start(0, 100).context("soak needs a Python with dora-rs: DORA_REMOTE_TEST_PYTHON")?;
+    let mut stand = Stand::with_seed(0, 100, seed).context("soak needs a Python with dora-rs: DORA_REMOTE_TEST_PYTHON")?;
     stand.add_follower();
     stand.until_line(150);
 
@@ -68,7 +68,9 @@ fn main() -> Result<ExitCode> {
         let round = log.happened.len();
         let returned = catch_unwind(AssertUnwindSafe(|| {
             happen(name, &mut stand, &mut random);
-            stand.converged()
+            let returned = stand.converged();
+            stand.wait(between(&mut random, 300, 1500));
+            returned
         }));
         match returned.unwrap_or_else(|_| Err("see above".to_owned())) {
             Ok(returned) => {
@@ -78,7 +80,6 @@ fn main() -> Result<ExitCode> {
             }
             Err(error) => log.wrong.push(format!("{round} {name}: {error}")),
         }
-        stand.wait(between(&mut random, 300, 1500));
     }
     Ok(conclude(stand, log, began.elapsed()))
 }
@@ -174,16 +175,14 @@ fn pick(random: &mut Random, count: usize) -> usize {
 /// Ends the flow, prints the summary, and gives the exit code.
 fn conclude(stand: Stand, mut log: Log, took: Duration) -> ExitCode {
     let before = stand.followed();
-    // What goes wrong after something else went wrong is no news; what was seen until then is still told.
     let is_well = log.wrong.is_empty();
-    let ended = catch_unwind(AssertUnwindSafe(|| if is_well { Some(stand.finish()) } else { None }));
-    let (followers, stored) = match ended {
-        Ok(Some(report)) => {
+    let end = if is_well { Stand::finish } else { Stand::end };
+    let (followers, stored) = match catch_unwind(AssertUnwindSafe(|| end(stand))) {
+        Ok(report) => {
             log.wrong.extend(report.faults());
             let followers = report.followers.iter().map(|(seen, ..)| seen.clone()).collect();
             (followers, Some(report.stored))
         }
-        Ok(None) => (before, None),
         Err(_) => {
             log.wrong.push("the end: see above".to_owned());
             (before, None)

@@ -1,7 +1,11 @@
 //! One coordinator, a robot and a laptop behind relays, a flow that runs, and its follower: the place where faults happen.
 
 use super::{Follower, NODE, Return, Tally, flow};
-use crate::{cluster::Cluster, patience, processes, python, relay::Relay};
+use crate::{
+    cluster::Cluster,
+    patience, processes, python,
+    relay::{Relay, seed},
+};
 use std::time::{Duration, Instant};
 
 /// Name of the machine.
@@ -40,11 +44,23 @@ impl Stand {
     /// # Panics
     /// When something does not come up.
     #[must_use]
+    #[expect(clippy::print_stderr, reason = "a failure can only be repeated with its seed")]
     pub fn start(flood: u64, head: u64) -> Option<Self> {
+        let seed = seed();
+        eprintln!("relays: DORA_REMOTE_RELAY_SEED={seed}");
+        Self::with_seed(flood, head, seed)
+    }
+
+    /// As [`Self::start`], with a given seed of the relays.
+    ///
+    /// # Panics
+    /// When something does not come up.
+    #[must_use]
+    pub fn with_seed(flood: u64, head: u64, seed: u64) -> Option<Self> {
         python::interpreter()?;
         let mut cluster = Cluster::start(&[]);
-        let robot = Relay::start("robot", cluster.address());
-        let laptop = Relay::start("laptop", cluster.address());
+        let robot = Relay::start(cluster.address(), seed);
+        let laptop = Relay::start(cluster.address(), !seed);
         cluster.let_daemons_dial(&robot.address());
         cluster.add_machine(ROBOT, "");
         cluster.until_connected(&[ROBOT]);
@@ -154,6 +170,15 @@ impl Stand {
     pub fn finish(mut self) -> Report {
         let last = self.followers.iter().map(Follower::last).max().unwrap_or_default();
         self.until_line(last + 50);
+        self.end()
+    }
+
+    /// Stops the flow as it is, and reads what was stored.
+    ///
+    /// # Panics
+    /// When the flow or a follower does not end.
+    #[track_caller]
+    pub fn end(mut self) -> Report {
         let cli = self.cluster.cli();
         cli.run(&["stop", FLOW]).exits_with(0);
         let followers = self

@@ -1,6 +1,6 @@
 //! The table of `docs/reliability.md`: each case prints its row, and appends it to the file that `DORA_REMOTE_RELIABILITY` names.
 
-use super::{Report, Return};
+use super::{Report, Return, Tally};
 use crate::relay::Counts;
 use std::{fs::File, io::Write, time::Duration};
 
@@ -26,14 +26,11 @@ impl Row<'_> {
     /// When the file cannot be written.
     #[expect(clippy::print_stderr, reason = "the result of a measurement")]
     pub fn show(&self) {
-        let seen = &self.report.followed;
-        let lost = seen.lost().max(self.report.stored.lost());
-        let doubled = seen.doubled.max(self.report.stored.doubled);
-        let order = if seen.disordered + self.report.stored.disordered == 0 {
-            "kept"
-        } else {
-            "broken"
-        };
+        let (report, seen) = (self.report, self.report.first());
+        let lost = report.seen().map(Tally::lost).max().unwrap_or_default();
+        let doubled: u64 = report.seen().map(|seen| seen.doubled).sum();
+        let disordered: u64 = report.seen().map(|seen| seen.disordered).sum();
+        let order = if disordered == 0 { "kept" } else { "broken" };
         let time =
             |time: Option<Duration>| time.map_or_else(|| "never".to_owned(), |time| format!("{:.2} s", time.as_secs_f64()));
         let missed = self.returned.live.is_none_or(|live| live > self.within);

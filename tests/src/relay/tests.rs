@@ -67,7 +67,7 @@ fn asked(peer: &UdpSocket) {
 #[test]
 fn moves_a_peer_to_another_port_and_to_another_address() {
     let echo = Echo::start();
-    let relay = Relay::with_seed(&echo.address, 1);
+    let relay = Relay::start(&echo.address, 1);
     let peer = peer(&relay);
     asked(&peer);
     relay.rebind_ports();
@@ -86,7 +86,7 @@ fn moves_a_peer_to_another_port_and_to_another_address() {
 #[test]
 fn a_cut_drops_everything_silently_and_a_heal_ends_it() {
     let echo = Echo::start();
-    let relay = Relay::with_seed(&echo.address, 2);
+    let relay = Relay::start(&echo.address, 2);
     let peer = peer(&relay);
     asked(&peer);
     let before = relay.counts()[0];
