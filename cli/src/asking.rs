@@ -6,13 +6,14 @@ use crate::{
     admin_socket::{AdminSocket, LocalFeed},
     client::{Session, next_heard},
     commands::Context,
+    exit::Exit,
     failure::Failure,
     output::progress,
     places::{self, Env, process_env},
     target,
 };
 use dora_remote_link::{CallError, DialKind, Feed};
-use dora_remote_protocol::request::Request;
+use dora_remote_protocol::{refusal::Changed, request::Request};
 use serde::de::DeserializeOwned;
 use std::{
     path::{Path, PathBuf},
@@ -184,9 +185,14 @@ impl Context {
             Choice::Network => return self.remote(kind).await,
             Choice::AnyOf(paths) => {
                 let is_named = target::resolve_if_named(&self.given, &process_env)?.is_some();
-                match first_usable(if is_named { Vec::new() } else { paths }).await {
-                    Some(socket) => socket,
-                    None => return self.remote(kind).await,
+                if is_named {
+                    return self.remote(kind).await;
+                }
+                let left_over = paths.iter().find(|path| path.exists()).cloned();
+                match (first_usable(paths).await, left_over) {
+                    (Some(socket), _) => socket,
+                    (None, Some(path)) => return Err(not_running(&path)),
+                    (None, None) => return self.remote(kind).await,
                 }
             }
         };
@@ -227,6 +233,14 @@ fn usual_sockets(env: Env<'_>) -> Vec<PathBuf> {
         .chain([PathBuf::from(SERVICE_STATE)])
         .map(|dir| dir.join(SOCKET))
         .collect()
+}
+
+/// Nobody is named, and the coordinator of this host has left its socket behind.
+fn not_running(socket: &Path) -> Failure {
+    Failure::new(Exit::Unreachable, "the coordinator of this host does not run")
+        .cause(format!("nobody answers at {}", socket.display()))
+        .hint("start it again, or name another one with `--coordinator-addr HOST[:PORT]`")
+        .changed(Changed::Nothing)
 }
 
 async fn first_usable(paths: Vec<PathBuf>) -> Option<AdminSocket> {

@@ -102,11 +102,7 @@ fn a_full_dataflow_loses_its_oldest_lines_and_says_how_many() {
     assert!(store.bytes().unwrap() <= 1_000);
     let inside = store.read(flow(), lines - 1, &Filter::default(), usize::MAX).unwrap();
     assert!(matches!(inside.items[0], LogItem::Gap { lines: 1, .. }));
-    assert_eq!(
-        tail(&store, 1_000, &Filter::default()),
-        lines,
-        "no gap in what exists"
-    );
+    assert_eq!(tail(&store, 1_000, &Filter::default()), lines, "no gap in what exists");
 }
 
 #[test]

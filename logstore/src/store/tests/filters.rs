@@ -135,7 +135,10 @@ fn what_was_evicted_is_a_gap_only_where_it_may_have_been_wanted() {
     };
     assert_eq!(numbers(&store, &since(lines + 1, 30)), all([lines + 1..=30]));
     let page = store.read(flow(), 0, &since(lines, 30), usize::MAX).unwrap();
-    assert!(matches!(page.items[0], LogItem::Gap { .. }), "the last that is gone was wanted");
+    assert!(
+        matches!(page.items[0], LogItem::Gap { .. }),
+        "the last that is gone was wanted"
+    );
     store.forget(flow()).unwrap();
     store.append(&[(machine("a"), batch("n", 1, 0, 1..=1))]).unwrap();
     assert_eq!(numbers(&store, &since(1, 1)), [1], "numbers begin anew, and so do times");
