@@ -1,12 +1,15 @@
 //! One session with a coordinator: dial, ask, and dial again when the connection is lost while something is followed.
 //!
 //! Which requests are made, and what is shown of their answers, is decided by the commands. The certificate is kept alive by
-//! a task of its own, see `keeper.rs`. A session that follows something never gives up by itself; see `seek.rs`.
+//! a task of its own, see `keeper.rs`. A session that follows something never gives up by itself; see `returning.rs`.
 
 mod keeper;
 mod outage;
+mod returning;
 mod seek;
 mod trouble;
+
+pub use returning::{RETURN_DEADLINE, next_heard};
 
 use crate::{
     exit::Exit,
@@ -16,34 +19,23 @@ use crate::{
     target::Target,
 };
 use dora_remote_certs::{Credentials, LifeLeft, lives_left};
-use dora_remote_link::{Address, CallError, CloseCode, CloseReason, DialKind, Dialer, Feed, LinkError, Peer, Speaker, retry};
+use dora_remote_link::{Address, CloseCode, DialKind, Dialer, LinkError, Peer, Speaker};
 use dora_remote_protocol::{
     ids::{BootId, InstanceId},
-    limits::{REDIAL_FAST, SILENCE},
     request::Request,
 };
 use keeper::Keeper;
 use outage::Outage;
-use seek::{Tried, seek};
-use serde::de::DeserializeOwned;
+use returning::Sought;
+use seek::Tried;
 use std::{
     fs,
-    future::pending,
     path::{Path, PathBuf},
     sync::{Arc, Mutex as StdMutex, PoisonError},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
-use tokio::{sync::Mutex, time::sleep};
+use tokio::sync::Mutex;
 use uuid::Uuid;
-
-/// How long a lost connection is dialled again before a command gives up that follows nothing.
-pub const RETURN_DEADLINE: Duration = Duration::from_secs(60);
-/// Silence on a feed after which such a command takes its connection for lost. Feeds say every two seconds that they are alive.
-const LOST_AFTER: Duration = SILENCE.saturating_mul(2);
-/// How often silence is looked at.
-const GLANCE: Duration = Duration::from_secs(1);
-/// By how much a glance must be late to be taken for a sleep of the whole machine.
-const SLEPT: Duration = Duration::from_secs(4);
 
 /// A session with one coordinator.
 pub struct Session {
@@ -63,13 +55,6 @@ struct Shared {
     /// Held by the one that looks for a new connection.
     seeking: Mutex<Sought>,
     outage: Outage,
-}
-
-/// What the last search for a connection left behind.
-#[derive(Default)]
-struct Sought {
-    /// When it found one.
-    found: Option<tokio::time::Instant>,
 }
 
 /// With what is dialled: replaced as one when the certificate is renewed.
@@ -148,103 +133,6 @@ impl Session {
         Ok(welcome.map_err(|error| Failure::of_call("connect", &error))?.time_unix_ms)
     }
 
-    /// Whether a new connection may help against what ended a feed on `lost`: against the end of its certificate too, once
-    /// that was renewed, by this process or another one.
-    pub async fn may_return(&self, lost: &Peer, error: &CallError) -> bool {
-        if trouble::is_lost(error) {
-            return true;
-        }
-        trouble::is_lapse(error) && (self.peer().await.id() != lost.id() || self.shared.take_successor().await)
-    }
-
-    /// Whether a follower may simply ask again against what ended its feed. Returns after a pause then.
-    pub async fn may_ask_again(&self, error: &CallError) -> bool {
-        let may = self.follows() && trouble::is_unwell(error);
-        if may {
-            sleep(seek::pause(Duration::ZERO, retry::draw())).await;
-        }
-        may
-    }
-
-    /// Whether the link is cut, as far as it is known.
-    #[must_use]
-    pub fn is_silent(&self) -> bool {
-        self.shared.outage.is_on()
-    }
-
-    /// Gives a connection that stands, after `lost` was lost. Of several that ask, one dials: until it has one where something is
-    /// followed, else for [`RETURN_DEADLINE`].
-    ///
-    /// # Errors
-    /// One that no further dial can heal, or the last failure when the time is over.
-    pub async fn reconnect(&self, lost: &Peer) -> Result<Peer, Failure> {
-        lost.close(CloseCode::Superseded, "");
-        let since = Instant::now();
-        self.shared.successor(lost, || self.shared.outage.silent(since)).await
-    }
-
-    /// The next item of a feed on `peer`; `None` at the end of a whole feed.
-    ///
-    /// A feed that stays silent, idle marks included, may have lost its connection. Where something is followed, another one is
-    /// sought after [`SILENCE`] while the feed is still listened to, and what answers first wins.
-    ///
-    /// # Errors
-    /// What ends the feed unfinished. [`Self::reconnect`] has the new connection at once when one was found.
-    pub async fn next<I: DeserializeOwned>(&self, peer: &Peer, feed: &mut Feed<I>) -> Result<Option<I>, CallError> {
-        if !self.follows() {
-            return next_heard(feed).await;
-        }
-        let outage = &self.shared.outage;
-        let (pulse, since) = (feed.pulse(), Instant::now());
-        let (mut is_silent, mut glanced, mut woke) = (false, SystemTime::now(), None);
-        loop {
-            let seeks = is_silent;
-            let seeking = async {
-                if seeks {
-                    // It tells nothing: the silence is told below.
-                    self.shared.successor(peer, || {}).await.map(drop)
-                } else {
-                    pending().await
-                }
-            };
-            tokio::pin!(seeking);
-            is_silent = loop {
-                tokio::select! {
-                    biased;
-                    item = feed.next() => {
-                        if item.is_ok() {
-                            outage.heard();
-                        }
-                        return item;
-                    }
-                    // Why a search has failed for good is found out again by whoever needs a connection next.
-                    _ = &mut seeking => {
-                        peer.close(CloseCode::Superseded, "");
-                        return Err(CallError::Lost(CloseReason::Silence));
-                    }
-                    () = sleep(GLANCE) => {}
-                }
-                let heard = pulse.last_heard().max(since);
-                let now = SystemTime::now();
-                if now.duration_since(std::mem::replace(&mut glanced, now)).unwrap_or_default() > GLANCE + SLEPT {
-                    woke = Some(Instant::now());
-                    // Where the connection has outlived the sleep, it goes on from here. It is sought anew in any case.
-                    drop(self.shared.holder().dialer.rebind());
-                }
-                // After a sleep nobody waits for the silence: the network is likely another one.
-                let silent = heard.elapsed() >= SILENCE || woke.is_some_and(|woke| heard <= woke);
-                if silent {
-                    outage.silent(heard);
-                } else if seeks {
-                    outage.heard();
-                }
-                if silent != seeks {
-                    break silent;
-                }
-            };
-        }
-    }
-
     /// Ends the session in an orderly way, after a renewal that is under way.
     pub async fn close(self) {
         self.keeper.finish().await;
@@ -252,50 +140,7 @@ impl Session {
     }
 }
 
-impl Session {
-    /// Whether this session follows something, and is kept up therefore.
-    fn follows(&self) -> bool {
-        self.shared.kind != DialKind::Command
-    }
-}
-
 impl Shared {
-    /// A connection other than `lost`: one that somebody else has found meanwhile, or a new one. `glance` is called each second
-    /// while it is sought.
-    async fn successor(self: &Arc<Self>, lost: &Peer, glance: impl Fn()) -> Result<Peer, Failure> {
-        let taking_turns = async {
-            loop {
-                tokio::select! {
-                    biased;
-                    turn = self.seeking.lock() => return turn,
-                    () = sleep(GLANCE) => glance(),
-                }
-            }
-        };
-        let mut sought = taking_turns.await;
-        let current = self.current().await;
-        if current.id() != lost.id() && !current.is_closed() {
-            return Ok(current);
-        }
-        let dial = || {
-            let shared = Arc::clone(self);
-            async move { shared.dial_afresh().await }
-        };
-        let cures = async |failure: Failure| {
-            let is_cured = failure.exit == Exit::Certificate && self.take_successor().await;
-            if is_cured { Ok(()) } else { Err(failure) }
-        };
-        // A connection that is lost as soon as it is found is not dialled again as soon as it is lost.
-        let now = tokio::time::Instant::now();
-        let begin = sought.found.map_or(now, |found| now.max(found + REDIAL_FAST));
-        let give_up = (self.kind == DialKind::Command).then_some(RETURN_DEADLINE);
-        let peer = seek(dial, cures, glance, begin, give_up).await?;
-        sought.found = Some(tokio::time::Instant::now());
-        *self.peer.lock().await = peer.clone();
-        self.outage.heard();
-        Ok(peer)
-    }
-
     fn credentials(&self) -> Credentials {
         self.holder().credentials.clone()
     }
@@ -334,23 +179,6 @@ impl Shared {
         self.greet(&dialer).await.map_err(|tried| tried.failure)
     }
 
-    /// Dials from a socket of its own: whatever translates addresses on the way may hold on to a dead way for that of the lost
-    /// connection.
-    async fn dial_afresh(&self) -> Result<Peer, Tried> {
-        let local = |error: LinkError| Tried {
-            failure: Failure::new(Exit::Failed, "cannot make a connection").because(&error),
-            passes: false,
-        };
-        let fresh = Holder::of(&self.credentials(), self.kind).map_err(local)?;
-        let peer = self.greet(&fresh.dialer).await?;
-        let mut holder = self.holder();
-        // Credentials that were renewed meanwhile have a dialler already.
-        if holder.credentials.certificate().serial == fresh.credentials.certificate().serial {
-            *holder = fresh;
-        }
-        Ok(peer)
-    }
-
     async fn greet(&self, dialer: &Dialer) -> Result<Peer, Tried> {
         let dialled = dialer.dial(&self.address).await;
         let peer = dialled.map_err(|error| Tried {
@@ -375,25 +203,6 @@ impl Holder {
             dialer: Arc::new(Dialer::new(credentials, speaker(), kind)?),
             credentials: credentials.clone(),
         })
-    }
-}
-
-/// The next item of a feed; a feed that stays silent, idle marks included, has lost its connection.
-///
-/// # Errors
-/// What ends the feed unfinished.
-pub async fn next_heard<I: DeserializeOwned>(feed: &mut Feed<I>) -> Result<Option<I>, CallError> {
-    let (pulse, since) = (feed.pulse(), Instant::now());
-    loop {
-        tokio::select! {
-            biased;
-            item = feed.next() => return item,
-            () = sleep(GLANCE) => {
-                if pulse.last_heard().max(since).elapsed() > LOST_AFTER {
-                    return Err(CallError::Lost(CloseReason::Silence));
-                }
-            }
-        }
     }
 }
 

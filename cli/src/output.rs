@@ -16,6 +16,7 @@ use serde::Serialize;
 use std::{
     env,
     io::{self, ErrorKind, IsTerminal, Write},
+    sync::atomic::{AtomicBool, Ordering},
 };
 use table::Table;
 use thiserror::Error;
@@ -187,7 +188,10 @@ impl Printer {
     /// Rewrites the moving line on standard error; an empty text removes it.
     pub(crate) fn moving_line(&self, text: &str) {
         if self.may_move() {
-            write_stderr(&format!("\r\u{1b}[2K{}", text::escape(text)));
+            clear_moving_line();
+            IS_MOVING.store(!text.is_empty(), Ordering::Relaxed);
+            // Nobody is left to tell when standard error cannot be written.
+            let _ = io::stderr().lock().write_all(text::escape(text).as_bytes());
         }
     }
 }
@@ -208,6 +212,7 @@ fn render_failure(failure: &Failure) -> String {
 }
 
 fn write_stdout(text: &str) -> Result<(), OutputError> {
+    clear_moving_line();
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())
         .and_then(|()| out.flush())
@@ -217,7 +222,17 @@ fn write_stdout(text: &str) -> Result<(), OutputError> {
         })
 }
 
+/// Whether a moving line stands on standard error, which whatever is written next takes away.
+static IS_MOVING: AtomicBool = AtomicBool::new(false);
+
+fn clear_moving_line() {
+    if IS_MOVING.swap(false, Ordering::Relaxed) {
+        let _ = io::stderr().lock().write_all(b"\r\x1b[2K");
+    }
+}
+
 fn write_stderr(text: &str) {
+    clear_moving_line();
     // Nobody is left to tell when standard error cannot be written.
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
