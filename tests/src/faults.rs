@@ -11,7 +11,7 @@ mod tally;
 
 pub use follower::Follower;
 pub use stand::{Report, Stand};
-pub use table::{Row, wire};
+pub use table::{Load, Row};
 pub use tally::{Return, Tally};
 
 /// The node. It prints `FLOOD` lines of 25 bytes as fast as it can, then a line every 10 ms, and how many when it is stopped. Its

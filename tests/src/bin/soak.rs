@@ -215,7 +215,8 @@ fn conclude(stand: Stand, mut log: Log, took: Duration) -> ExitCode {
         seen.iter().map(|seen| seen.doubled).sum::<u64>(),
         seen.iter().map(|seen| seen.disordered).sum::<u64>(),
         seen.iter().map(|seen| seen.gaps).sum::<u64>(),
-        seen.iter().map(|seen| seen.pause).max().unwrap_or_default().as_millis()
+        // The first follower measures since the flow runs steadily; others have seen its start.
+        followers[0].pause.as_millis()
     );
     if let Some((time, fault)) = log.slowest {
         let _ = write!(summary, "; slowest return {:.2} s ({fault})", time.as_secs_f64());

@@ -100,6 +100,11 @@ impl Follower {
         locked(&self.tally).mark(began);
     }
 
+    /// Measures the longest pause of the node from now on.
+    pub fn forget_pause(&self) {
+        locked(&self.tally).forget_pause();
+    }
+
     /// Waits until `look` is content with what was seen; tells whether it was within `deadline` and before the command ended.
     pub fn until(&mut self, deadline: Duration, look: impl Fn(&Tally) -> bool) -> bool {
         let began = Instant::now();

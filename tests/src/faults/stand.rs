@@ -75,6 +75,7 @@ impl Stand {
             pids: vec![],
         };
         stand.until_line(head);
+        stand.followers[0].forget_pause();
         stand.pids = stand.node_pids();
         assert_eq!(stand.pids.len(), 1, "one node");
         Some(stand)

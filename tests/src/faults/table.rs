@@ -1,8 +1,28 @@
 //! The table of `docs/reliability.md`: each case prints its row, and appends it to the file that `DORA_REMOTE_RELIABILITY` names.
 
 use super::{Report, Return, Tally};
-use crate::relay::Counts;
 use std::{fs::File, io::Write, time::Duration};
+
+/// What the node prints.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Load {
+    /// A hundred lines a second.
+    Steady,
+    /// 200,000 lines as fast as it can, then a hundred a second.
+    Flood,
+}
+
+impl Load {
+    /// What must be within the bound: the first line that was printed after the end of the fault. In a flood the first line of all,
+    /// as what piled up comes before.
+    #[must_use]
+    pub const fn soon(self, returned: Return) -> Option<Duration> {
+        match self {
+            Self::Steady => returned.live,
+            Self::Flood => returned.first,
+        }
+    }
+}
 
 /// One row.
 #[derive(Clone, Debug)]
@@ -10,7 +30,7 @@ pub struct Row<'a> {
     /// What happened.
     pub fault: &'a str,
     /// What the node printed meanwhile.
-    pub load: &'a str,
+    pub load: Load,
     /// How soon lines came again.
     pub returned: Return,
     /// How soon they must.
@@ -33,29 +53,26 @@ impl Row<'_> {
         let order = if disordered == 0 { "kept" } else { "broken" };
         let time =
             |time: Option<Duration>| time.map_or_else(|| "never".to_owned(), |time| format!("{:.2} s", time.as_secs_f64()));
-        let missed = self.returned.live.is_none_or(|live| live > self.within);
+        let load = match self.load {
+            Load::Steady => "100 lines/s",
+            Load::Flood => "200,000 lines at once",
+        };
+        let missed = self.load.soon(self.returned).is_none_or(|soon| soon > self.within);
         let row = format!(
-            "| {} | {} | {} | {lost} | {doubled} | {order} | {} | {}{} | {:.0} s | {} ms |",
+            "| {} | {load} | {} | {lost} | {doubled} | {order} | {} | {} | {:.0} s{} | {} ms |",
             self.fault,
-            self.load,
             seen.done.unwrap_or(seen.lines),
             time(self.returned.first),
             time(self.returned.live),
-            if missed { " (missed)" } else { "" },
             self.within.as_secs_f64(),
+            if missed { ", missed" } else { "" },
             seen.pause.as_millis(),
         );
-        eprintln!("{row}");
+        eprintln!("{row}\nlongest pause: after line {}", seen.pause_after);
         if let Some(path) = std::env::var_os("DORA_REMOTE_RELIABILITY") {
             let file = File::options().create(true).append(true).open(&path);
             let written = file.and_then(|mut file| file.write_all(format!("{row}\n").as_bytes()));
             written.unwrap_or_else(|error| panic!("DORA_REMOTE_RELIABILITY: {}: {error}", path.display()));
         }
     }
-}
-
-/// Bytes on the wire between two looks, headers included: to the coordinator, and from it.
-#[must_use]
-pub fn wire(before: [Counts; 2], after: [Counts; 2]) -> [u64; 2] {
-    [0, 1].map(|lane| after[lane].bytes - before[lane].bytes)
 }

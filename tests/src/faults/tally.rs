@@ -96,6 +96,11 @@ impl Tally {
         });
     }
 
+    /// Forgets the longest pause so far: the first lines of an interpreter that starts are no measure.
+    pub(super) const fn forget_pause(&mut self) {
+        (self.pause, self.pause_after) = (Duration::ZERO, 0);
+    }
+
     /// Takes one line of a feed in its machine form.
     ///
     /// # Panics
