@@ -79,7 +79,7 @@ impl Tally {
         self.last
     }
 
-    /// How soon lines came after the last [`Self::mark`].
+    /// How soon lines came after the last moment that was marked.
     #[must_use]
     pub fn returned(&self) -> Return {
         self.mark.map(|mark| mark.returned).unwrap_or_default()
