@@ -2,6 +2,7 @@
 //!
 //! [`Store`] is the way to the disk; [`keeper::Keeper`] is the thread that goes it, so that nobody else waits for a disk.
 
+pub(crate) mod database;
 pub(crate) mod keeper;
 pub(crate) mod redb;
 

@@ -60,7 +60,7 @@ impl Site {
     }
 
     fn kill(&mut self) {
-        drop(self.coordinator.take().expect("it runs"));
+        self.coordinator.take().expect("it runs").crash();
     }
 
     fn state(&self) -> String {

@@ -76,10 +76,21 @@ impl Service {
     }
 }
 
+impl Service {
+    /// Ends it as a crash would.
+    pub(crate) fn crash(&mut self) {
+        self.0.kill().expect("our own child");
+        self.0.wait().expect("our own child");
+    }
+}
+
 impl Drop for Service {
+    /// In order, as a daemon that crashes leaves its engine to the next one.
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        if let Ok(None) = self.0.try_wait() {
+            self.terminate();
+            let _ = self.0.wait();
+        }
     }
 }
 

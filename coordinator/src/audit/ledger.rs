@@ -3,15 +3,19 @@
 //! What was written is never rewritten. The oldest entries go when there are too many, and the anchor keeps the hash of the last one
 //! that went.
 
-use crate::{backup::records::copy_table, store::StoreError};
+use crate::{
+    backup::records::copy_table,
+    store::{
+        StoreError,
+        database::{self, META},
+    },
+};
 use dora_remote_protocol::audit::{
     AuditEntry,
     chain::{Chain, GENESIS},
     verify::{Anchor, verify},
 };
-use redb::{
-    Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction,
-};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTableMetadata, TableDefinition, WriteTransaction};
 use std::{path::Path, sync::Arc};
 
 /// A place that keeps entries.
@@ -75,37 +79,15 @@ impl Filter {
 impl AuditFile {
     /// Opens the file `path`, or makes it, and looks at its newest entries. Keeps at most `max` of them.
     pub(crate) fn open(path: &Path, max: u64) -> Result<(Self, Opened), StoreError> {
-        let db = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create(path)
-            .map_err(|error| StoreError::Open {
-                path: path.to_owned(),
-                source: Box::new(error.into()),
-            })?;
-        let transaction = db.begin_write()?;
-        {
-            let mut meta = transaction.open_table(META)?;
-            let found = meta.get(FORMAT_KEY)?.map(|value| value.value());
-            match found {
-                None => {
-                    meta.insert(FORMAT_KEY, FORMAT)?;
-                    meta.insert(FIRST_KEY, 1)?;
-                    let mut hashes = transaction.open_table(HASHES)?;
-                    hashes.insert(BEFORE_KEY, GENESIS)?;
-                }
-                Some(FORMAT) => {}
-                Some(found) => {
-                    return Err(StoreError::Format {
-                        path: path.to_owned(),
-                        found,
-                        known: FORMAT,
-                    });
-                }
+        let db = database::open(path, FORMAT, CACHE_BYTES, |transaction, is_new| {
+            let mut hashes = transaction.open_table(HASHES)?;
+            if is_new {
+                transaction.open_table(META)?.insert(FIRST_KEY, 1)?;
+                hashes.insert(BEFORE_KEY, GENESIS)?;
             }
             transaction.open_table(ENTRIES)?;
-            transaction.open_table(HASHES)?;
-        }
-        transaction.commit()?;
+            Ok(())
+        })?;
         let file = Self { db: Arc::new(db), max };
         let opened = file.look()?;
         Ok((file, opened))
@@ -281,15 +263,12 @@ fn decode(seq: u64, row: &[u8]) -> AuditEntry {
     })
 }
 
-/// Format, number of the first entry, number of the last one that was written, time of the last restore.
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// Hash before the first entry, hash of the last one that was written.
 const HASHES: TableDefinition<'_, &str, [u8; 32]> = TableDefinition::new("hashes");
 /// Number to [`AuditEntry`].
 const ENTRIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("entries");
 
 const FORMAT: u64 = 1;
-const FORMAT_KEY: &str = "format";
 const FIRST_KEY: &str = "first";
 const BEFORE_KEY: &str = "before";
 const HEAD_KEY: &str = "head";

@@ -5,7 +5,13 @@ use super::{
     record::{Invite, Record, Restored},
     restored::void,
 };
-use crate::{backup::records::copy_table, store::StoreError};
+use crate::{
+    backup::records::copy_table,
+    store::{
+        StoreError,
+        database::{self, META},
+    },
+};
 use dora_remote_protocol::access::{MAX_REVOCATIONS, Revocation};
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use std::{path::Path, sync::Arc};
@@ -20,37 +26,16 @@ pub(crate) struct AccessFile {
 impl AccessFile {
     /// Opens the file `path`, or makes it, and reads all that it has.
     pub(crate) fn open(path: &Path) -> Result<(Self, Stored), StoreError> {
-        let db = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create(path)
-            .map_err(|error| StoreError::Open {
-                path: path.to_owned(),
-                source: Box::new(error.into()),
-            })?;
-        let transaction = db.begin_write()?;
-        {
-            let mut meta = transaction.open_table(META)?;
-            let found = meta.get(FORMAT_KEY)?.map(|value| value.value());
-            match found {
-                None => {
-                    meta.insert(FORMAT_KEY, FORMAT)?;
-                    meta.insert(EPOCH_KEY, new_epoch())?;
-                }
-                Some(FORMAT) => {}
-                Some(found) => {
-                    return Err(StoreError::Format {
-                        path: path.to_owned(),
-                        found,
-                        known: FORMAT,
-                    });
-                }
+        let db = database::open(path, FORMAT, CACHE_BYTES, |transaction, is_new| {
+            if is_new {
+                transaction.open_table(META)?.insert(EPOCH_KEY, new_epoch())?;
             }
             transaction.open_table(RECORDS)?;
             transaction.open_table(INVITES)?;
             transaction.open_table(REVOCATIONS)?;
             transaction.open_table(STATE)?;
-        }
-        transaction.commit()?;
+            Ok(())
+        })?;
         let file = Self { db: Arc::new(db) };
         let stored = file.load()?;
         Ok((file, stored))
@@ -192,8 +177,6 @@ fn new_epoch() -> u64 {
     Uuid::new_v4().as_u64_pair().0
 }
 
-/// Format and epoch.
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// Role and name in lower case to [`Record`].
 const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
 /// Public key to [`Invite`].
@@ -204,7 +187,6 @@ const REVOCATIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("revo
 const STATE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("state");
 
 const FORMAT: u64 = 1;
-const FORMAT_KEY: &str = "format";
 const EPOCH_KEY: &str = "epoch";
 const RESTORED_KEY: &str = "restored";
 

@@ -1,6 +1,9 @@
 //! Records in a redb database. Each [`Store::apply`] is one transaction that is on the disk when it returns.
 
-use super::{Changes, Store, StoreError, Stored};
+use super::{
+    Changes, Store, StoreError, Stored,
+    database::{self, META},
+};
 use crate::{backup::records::copy_table, dataflow::record::Record, machines::MachineRecord};
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use std::{path::Path, sync::Arc};
@@ -15,34 +18,11 @@ pub(crate) struct RedbStore {
 impl RedbStore {
     /// Opens the file `path`, or makes it, and reads all that it has.
     pub(crate) fn open(path: &Path) -> Result<(Self, Stored), StoreError> {
-        let db = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create(path)
-            .map_err(|error| StoreError::Open {
-                path: path.to_owned(),
-                source: Box::new(error.into()),
-            })?;
-        let transaction = db.begin_write()?;
-        {
-            let mut meta = transaction.open_table(META)?;
-            let found = meta.get(FORMAT_KEY)?.map(|value| value.value());
-            match found {
-                None => {
-                    meta.insert(FORMAT_KEY, FORMAT)?;
-                }
-                Some(FORMAT) => {}
-                Some(found) => {
-                    return Err(StoreError::Format {
-                        path: path.to_owned(),
-                        found,
-                        known: FORMAT,
-                    });
-                }
-            }
+        let db = database::open(path, FORMAT, CACHE_BYTES, |transaction, _| {
             transaction.open_table(DATAFLOWS)?;
             transaction.open_table(MACHINES)?;
-        }
-        transaction.commit()?;
+            Ok(())
+        })?;
         let store = Self { db: Arc::new(db) };
         let stored = store.load()?;
         Ok((store, stored))
@@ -124,15 +104,12 @@ from_redb!(
     redb::CommitError
 );
 
-/// The format.
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// Id to [`Record`].
 const DATAFLOWS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("dataflows");
 /// Name to [`MachineRecord`].
 const MACHINES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("machines");
 
 const FORMAT: u64 = 2;
-const FORMAT_KEY: &str = "format";
 
 /// Memory for pages of the file; redb would take 1 GiB.
 const CACHE_BYTES: usize = 16 << 20;
@@ -169,7 +146,11 @@ mod tests {
         let (store, _) = RedbStore::open(&path).unwrap();
         assert!(matches!(RedbStore::open(&path), Err(StoreError::Open { .. })));
         let transaction = store.db.begin_write().unwrap();
-        transaction.open_table(META).unwrap().insert(FORMAT_KEY, 99).unwrap();
+        transaction
+            .open_table(META)
+            .unwrap()
+            .insert(database::FORMAT_KEY, 99)
+            .unwrap();
         transaction.commit().unwrap();
         drop(store);
         assert!(matches!(RedbStore::open(&path), Err(StoreError::Format { found: 99, .. })));

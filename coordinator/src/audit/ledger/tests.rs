@@ -1,5 +1,6 @@
 use super::*;
 use dora_remote_protocol::audit::verify::Verdict;
+use redb::ReadableTable as _;
 use std::path::PathBuf;
 use tempfile::TempDir;
 
