@@ -8,7 +8,8 @@
 //! - [`address`], [`dial`], [`join`], [`accept`], [`endpoint`], [`secrets`]: how a connection comes about;
 //! - [`hello`], [`peer`], [`close`]: its first words, its life, its end;
 //! - [`call`], [`feed`], [`upload`], [`router`], [`serve`]: what is said on it;
-//! - [`patience`], [`shutdown`], [`retry`], [`error`]: how long peers are waited for, ending, trying again, and what can go wrong.
+//! - [`patience`], [`shutdown`], [`retry`], [`error`]: how long peers are waited for, ending, trying again, and what can go wrong;
+//!   [`Nudges`]: when a reader makes itself heard.
 
 pub mod accept;
 pub mod address;
@@ -29,6 +30,7 @@ mod idle;
 mod intake;
 pub mod join;
 mod keys;
+mod nudge;
 mod overstay;
 pub mod patience;
 pub mod peer;
@@ -55,6 +57,7 @@ pub use facade::CredentialsReplacer;
 pub use feed::{Feed, FeedSink, Gone, Pulse};
 pub use hello::Speaker;
 pub use join::JoinDialer;
+pub use nudge::Nudges;
 pub use patience::Patience;
 pub use peer::{Peer, Rights};
 pub use retry::Backoff;

@@ -87,6 +87,9 @@ pub const HEARTBEAT_ACTIVE: Duration = Duration::from_millis(1500);
 pub const HEARTBEAT_IDLE: Duration = Duration::from_secs(5);
 /// Silence after which the dialling side starts to race a second connection.
 pub const SILENCE: Duration = Duration::from_secs(4);
+/// Quiet after which a side that waits for something makes a packet leave, and the pause between further ones: bounds how long a
+/// rebound NAT or a coordinator that has come back goes unnoticed.
+pub const NUDGE: Duration = Duration::from_millis(500);
 /// Silence after which the coordinator calls a machine unreachable, though its connection still stands.
 pub const UNREACHABLE_AFTER: Duration = Duration::from_secs(12);
 /// Interval between dials in the first [`REDIAL_FAST_FOR`] of an outage.

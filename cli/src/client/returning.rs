@@ -6,7 +6,7 @@ use super::{
     trouble,
 };
 use crate::{exit::Exit, failure::Failure};
-use dora_remote_link::{CallError, CloseCode, CloseReason, DialKind, Feed, LinkError, Peer, retry};
+use dora_remote_link::{CallError, CloseCode, CloseReason, DialKind, Feed, LinkError, Nudges, Peer, retry};
 use dora_remote_protocol::limits::{REDIAL_FAST, SILENCE};
 use serde::de::DeserializeOwned;
 use std::{
@@ -22,7 +22,7 @@ pub const RETURN_DEADLINE: Duration = Duration::from_secs(60);
 /// Silence on a feed after which such a command takes its connection for lost. Feeds say every two seconds that they are alive.
 const LOST_AFTER: Duration = SILENCE.saturating_mul(2);
 /// How often silence is looked at.
-const GLANCE: Duration = Duration::from_secs(1);
+const GLANCE: Duration = Duration::from_millis(250);
 /// By how much a glance must be late to be taken for a sleep of the whole machine.
 const SLEPT: Duration = Duration::from_secs(4);
 
@@ -71,8 +71,8 @@ impl Session {
 
     /// The next item of a feed on `peer`; `None` at the end of a whole feed.
     ///
-    /// A feed that stays silent, idle marks included, may have lost its connection. Where something is followed, another one is
-    /// sought after [`SILENCE`] while the feed is still listened to, and what answers first wins.
+    /// A feed that stays silent, idle marks included, may have lost its connection. Where something is followed, the coordinator is
+    /// nudged, and another connection is sought after [`SILENCE`] while the feed is still listened to; what answers first wins.
     ///
     /// # Errors
     /// What ends the feed unfinished. [`Self::reconnect`] has the new connection at once when one was found.
@@ -83,6 +83,7 @@ impl Session {
         let outage = &self.shared.outage;
         let (pulse, since) = (feed.pulse(), Instant::now());
         let (mut is_silent, mut glanced, mut woke) = (false, SystemTime::now(), None);
+        let mut nudges = Nudges::default();
         loop {
             let seeks = is_silent;
             let mut is_over = false;
@@ -120,6 +121,9 @@ impl Session {
                     woke = Some(Instant::now());
                     // Where the connection has outlived the sleep, it goes on from here. It is sought anew in any case.
                     drop(self.shared.holder().dialer.rebind());
+                }
+                if nudges.are_due(heard, Instant::now()) {
+                    peer.nudge();
                 }
                 // After a sleep nobody waits for the silence: the network is likely another one.
                 let silent = heard.elapsed() >= SILENCE || woke.is_some_and(|woke| heard <= woke);

@@ -5,7 +5,7 @@ use crate::{store::StoreError, supervisor::View};
 use dora_remote_link::{CallError, CloseCode, Peer, Tasks};
 use dora_remote_protocol::{
     daemon_to_coordinator::Heartbeat,
-    limits::{HEARTBEAT_ACTIVE, HEARTBEAT_IDLE, IDLE_TIMEOUT, SILENCE},
+    limits::{HEARTBEAT_ACTIVE, HEARTBEAT_IDLE, IDLE_TIMEOUT, NUDGE, SILENCE},
 };
 use std::time::Duration;
 use tokio::{
@@ -15,6 +15,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
+
+/// How long a heartbeat waits for its answer: when a busy machine was last heard one interval before, that makes [`SILENCE`].
+const ANSWER: Duration = SILENCE.saturating_sub(HEARTBEAT_ACTIVE);
 
 /// A joined connection in use.
 pub(super) struct Hold<'a> {
@@ -66,7 +69,7 @@ impl Hold<'_> {
             let answered = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Ok(Cut::Shutdown),
-                answered = timeout(SILENCE, &mut beating) => answered,
+                answered = timeout(ANSWER, self.nudging(&mut beating)) => answered,
                 ended = &mut aside => {
                     beating.abort();
                     return self.not_reported(ended);
@@ -87,6 +90,17 @@ impl Hold<'_> {
                         beat: beating,
                     }));
                 }
+            }
+        }
+    }
+
+    /// Waits for the answer to a heartbeat, and makes packets leave meanwhile: QUIC doubles the pause between its own probes, and a
+    /// coordinator that has come back tells by its answer to any packet that it has forgotten the connection.
+    async fn nudging<T>(&self, mut beating: impl Future<Output = T> + Unpin) -> T {
+        loop {
+            match timeout(NUDGE, &mut beating).await {
+                Ok(answer) => return answer,
+                Err(_) => self.peer.nudge(),
             }
         }
     }
