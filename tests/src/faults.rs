@@ -5,11 +5,13 @@
 //! and in the end every line once and in order.
 
 mod follower;
+mod happen;
 mod stand;
 mod table;
 mod tally;
 
 pub use follower::Follower;
+pub use happen::Link;
 pub use stand::{Report, Stand};
 pub use table::{Load, Row};
 pub use tally::{Return, Tally};

@@ -1,26 +1,37 @@
-//! Faults while a node prints a hundred lines a second: nothing is lost, nothing comes twice, order is kept, and lines come again.
+//! Faults while a node prints a hundred lines a second, and while it prints as fast as it can: nothing is lost, nothing comes twice,
+//! order is kept, and lines come again.
 //!
-//! Each case is a fault and a heal phase that must converge. `DORA_REMOTE_LONG=1` adds the long cuts and the faults during a flood.
-//! How soon lines came is printed as a row of the table in docs/reliability.md, and asserted only with `DORA_REMOTE_STRICT=1`:
-//! machines that run tests are slow.
+//! Each case is a fault and a heal phase that must converge. `DORA_REMOTE_LONG=1` adds the long cuts and most of the floods, which
+//! are larger then. How soon lines came is printed as a row of the table in docs/reliability.md, and asserted only with
+//! `DORA_REMOTE_STRICT=1`: machines that run tests are slow.
 
 use dora_remote_tests::{
-    faults::{Load, Row, Stand},
+    faults::{Link, Load, Row, Stand},
     relay::Weather,
 };
 use std::time::Duration;
 
-/// Lines of a flood.
+/// Lines of a flood whose cost on the wire is measured.
 const FLOOD: u64 = 200_000;
-/// Lines of a flood that the follower has seen when the fault comes.
-const INTO_THE_FLOOD: u64 = 20_000;
+/// Lines of a flood in which a fault happens, with and without `DORA_REMOTE_LONG=1`.
+const FLOODS: [u64; 2] = [200_000, 40_000];
 /// A pause of the node's own printing beyond which something holds it up, on however busy a machine. The promise is half a second.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How soon lines must come again: after cuts up to two minutes, after a longer one, after a rebind.
-const SOON: Duration = Duration::from_secs(2);
-const WITHIN_A_DIAL: Duration = Duration::from_secs(15);
-const AT_ONCE: Duration = Duration::from_secs(1);
+const SOON: Duration = seconds(2);
+const WITHIN_A_DIAL: Duration = seconds(15);
+const AT_ONCE: Duration = seconds(1);
+
+/// When a case runs.
+#[derive(Clone, Copy, PartialEq)]
+enum When {
+    /// Always.
+    Always,
+    /// With `DORA_REMOTE_LONG=1`.
+    Long,
+}
+use When::{Always, Long};
 
 const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -38,32 +49,18 @@ fn is_set(variable: &str) -> bool {
     std::env::var_os(variable).is_some_and(|value| value == "1")
 }
 
-/// One case at a hundred lines a second.
-fn case(fault: &str, within: Duration, happen: impl FnOnce(&mut Stand)) {
-    if let Some(stand) = Stand::start(0, 100) {
-        run(stand, fault, Load::Steady, within, happen);
-    }
-}
-
-/// One long case.
-fn long_case(fault: &str, within: Duration, happen: impl FnOnce(&mut Stand)) {
-    if is_long() {
-        case(fault, within, happen);
-    }
-}
-
-/// One case in the middle of a flood.
-fn flood_case(fault: &str, within: Duration, happen: impl FnOnce(&mut Stand)) {
-    if !is_long() {
+fn case(fault: &str, load: Load, when: When, within: Duration, happen: impl FnOnce(&mut Stand)) {
+    if when == Long && !is_long() {
         return;
     }
-    if let Some(stand) = Stand::start(FLOOD, INTO_THE_FLOOD) {
-        run(stand, fault, Load::Flood, within, happen);
-    }
-}
-
-fn run(mut stand: Stand, fault: &str, load: Load, within: Duration, happen: impl FnOnce(&mut Stand)) {
+    let (flood, head) = match load {
+        Load::Steady => (0, 100),
+        // Some of the flood has come, and most has not.
+        Load::Flood(lines) => (lines, lines / 10),
+    };
+    let Some(mut stand) = Stand::start(flood, head) else { return };
     happen(&mut stand);
+    stand.healed();
     let returned = stand.until_live();
     // While everything still runs, so that the logs are shown.
     let is_soon = load.soon(returned).is_some_and(|soon| soon <= within);
@@ -86,181 +83,58 @@ fn run(mut stand: Stand, fault: &str, load: Load, within: Duration, happen: impl
     );
 }
 
-fn cut_follower(time: Duration) -> impl FnOnce(&mut Stand) {
-    move |stand| {
-        stand.laptop.cut();
-        stand.wait(time);
-        let _ = stand.laptop.heal();
-        stand.healed();
-    }
+/// Each fault under both loads: when it runs with steady lines, when in a flood, how soon lines must come again.
+macro_rules! cases {
+    ($($name:ident: $fault:literal, $steady:expr, $flood:expr, $within:expr, $happen:expr;)*) => {
+        mod steady {
+            use super::*;
+            $(#[test]
+            fn $name() {
+                case($fault, Load::Steady, $steady, $within, $happen);
+            })*
+        }
+        mod flood {
+            use super::*;
+            $(#[test]
+            fn $name() {
+                case($fault, Load::Flood(FLOODS[usize::from(!is_long())]), $flood, $within, $happen);
+            })*
+        }
+    };
 }
 
-fn cut_robot(time: Duration) -> impl FnOnce(&mut Stand) {
-    move |stand| {
-        stand.robot.cut();
-        stand.wait(time);
-        let _ = stand.robot.heal();
-        stand.healed();
-    }
+cases! {
+    follower_cut_5_s: "follower's link cut 5 s", Always, Always, SOON, |stand| stand.cut_for(Link::Laptop, seconds(5));
+    follower_cut_60_s: "follower's link cut 60 s", Long, Long, SOON, |stand| stand.cut_for(Link::Laptop, seconds(60));
+    follower_cut_10_min: "follower's link cut 10 min", Long, Long, WITHIN_A_DIAL, |stand| stand.cut_for(Link::Laptop, seconds(600));
+    follower_asleep_5_s: "follower stopped 5 s", Always, Long, SOON, |stand| stand.stop_followers(seconds(5));
+    follower_asleep_70_s: "follower stopped 70 s", Long, Long, SOON, |stand| stand.stop_followers(seconds(70));
+    robot_cut_5_s: "robot's link cut 5 s", Always, Always, SOON, |stand| stand.cut_for(Link::Robot, seconds(5));
+    robot_cut_60_s: "robot's link cut 60 s", Long, Long, SOON, |stand| stand.cut_for(Link::Robot, seconds(60));
+    robot_cut_150_s: "robot's link cut 150 s", Long, Long, WITHIN_A_DIAL, |stand| stand.cut_for(Link::Robot, seconds(150));
+    robot_cut_10_min: "robot's link cut 10 min", Long, Long, WITHIN_A_DIAL, |stand| stand.cut_for(Link::Robot, seconds(600));
+    robot_port_rebind: "NAT port rebind of the robot", Always, Long, AT_ONCE, |stand| stand.rebind_ports(Link::Robot);
+    robot_address_rebind: "NAT address rebind of the robot", Always, Long, AT_ONCE, |stand| stand.rebind_address(Link::Robot);
+    follower_port_rebind: "NAT port rebind of the follower", Always, Long, AT_ONCE, |stand| stand.rebind_ports(Link::Laptop);
+    follower_address_rebind: "NAT address rebind of the follower", Long, Long, AT_ONCE, |stand| stand.rebind_address(Link::Laptop);
+    wifi_to_lte: "robot from Wi-Fi to LTE, 2 s without either", Always, Long, SOON, |stand| stand.move_robot(seconds(2));
+    bad_weather: "robot's link: 100 ms, 5 % lost, reordered, 10 s", Always, Long, AT_ONCE, storm;
+    coordinator_killed_3_s: "coordinator killed, back after 3 s", Always, Always, SOON, |stand| stand.kill_coordinator(seconds(3));
+    coordinator_killed_45_s: "coordinator killed, back after 45 s", Long, Long, SOON, |stand| stand.kill_coordinator(seconds(45));
+    agent_killed: "agent killed, back after 1 s", Always, Always, SOON, |stand| stand.kill_agent(seconds(1));
 }
 
-fn rebind_ports(stand: &mut Stand) {
-    stand.robot.rebind_ports();
-    stand.healed();
-}
-
-fn rebind_address(stand: &mut Stand) {
-    stand.robot.move_to_another_address();
-    stand.healed();
-}
-
-fn wifi_to_lte(stand: &mut Stand) {
-    stand.robot.cut();
-    stand.wait(seconds(2));
-    stand.robot.move_to_another_address();
-    let _ = stand.robot.heal();
-    stand.healed();
-}
-
-fn kill_coordinator(time: Duration) -> impl FnOnce(&mut Stand) {
-    move |stand| {
-        stand.cluster.kill_coordinator();
-        stand.wait(time);
-        stand.cluster.spawn_coordinator();
-        stand.healed();
-    }
-}
-
-fn kill_agent(stand: &mut Stand) {
-    stand.cluster.kill_daemon("robot");
-    stand.wait(seconds(1));
-    stand.cluster.start_daemon("robot");
-    stand.healed();
-}
-
-#[test]
-fn follower_cut_5_s() {
-    case("follower's link cut 5 s", SOON, cut_follower(seconds(5)));
-}
-
-#[test]
-fn robot_cut_5_s() {
-    case("robot's link cut 5 s", SOON, cut_robot(seconds(5)));
-}
-
-#[test]
-fn nat_port_rebind() {
-    case("NAT port rebind of the robot", AT_ONCE, rebind_ports);
-}
-
-#[test]
-fn nat_address_rebind() {
-    case("NAT address rebind of the robot", AT_ONCE, rebind_address);
-}
-
-#[test]
-fn nat_port_rebind_of_the_follower() {
-    case("NAT port rebind of the follower", AT_ONCE, |stand| {
-        stand.laptop.rebind_ports();
-        stand.healed();
+fn storm(stand: &mut Stand) {
+    stand.robot.set_weather(Weather {
+        delay: Duration::from_millis(50),
+        jitter: Duration::from_millis(20),
+        lost: 50,
+        doubled: 10,
+        overtaken: 50,
+        ..Weather::default()
     });
-}
-
-#[test]
-fn wifi_to_lte_of_the_robot() {
-    case("robot from Wi-Fi to LTE, 2 s without either", SOON, wifi_to_lte);
-}
-
-#[test]
-fn lossy_link() {
-    case("robot's link: 100 ms, 5 % lost, reordered, 10 s", AT_ONCE, |stand| {
-        stand.robot.set_weather(Weather {
-            delay: Duration::from_millis(50),
-            jitter: Duration::from_millis(20),
-            lost: 50,
-            doubled: 10,
-            overtaken: 50,
-            ..Weather::default()
-        });
-        stand.wait(seconds(10));
-        stand.robot.set_weather(Weather::default());
-        stand.healed();
-    });
-}
-
-#[test]
-fn coordinator_killed_back_after_3_s() {
-    case("coordinator killed, back after 3 s", SOON, kill_coordinator(seconds(3)));
-}
-
-#[test]
-fn agent_killed() {
-    case("agent killed, back after 1 s", SOON, kill_agent);
-}
-
-#[test]
-fn follower_cut_60_s() {
-    long_case("follower's link cut 60 s", SOON, cut_follower(seconds(60)));
-}
-
-#[test]
-fn follower_cut_10_min() {
-    long_case("follower's link cut 10 min", WITHIN_A_DIAL, cut_follower(seconds(600)));
-}
-
-#[test]
-fn robot_cut_60_s() {
-    long_case("robot's link cut 60 s", SOON, cut_robot(seconds(60)));
-}
-
-#[test]
-fn robot_cut_150_s() {
-    long_case("robot's link cut 150 s", WITHIN_A_DIAL, cut_robot(seconds(150)));
-}
-
-#[test]
-fn robot_cut_10_min() {
-    long_case("robot's link cut 10 min", WITHIN_A_DIAL, cut_robot(seconds(600)));
-}
-
-#[test]
-fn coordinator_killed_back_after_45_s() {
-    long_case("coordinator killed, back after 45 s", SOON, kill_coordinator(seconds(45)));
-}
-
-#[test]
-fn flood_follower_cut_5_s() {
-    flood_case("follower's link cut 5 s", SOON, cut_follower(seconds(5)));
-}
-
-#[test]
-fn flood_robot_cut_5_s() {
-    flood_case("robot's link cut 5 s", SOON, cut_robot(seconds(5)));
-}
-
-#[test]
-fn flood_robot_cut_60_s() {
-    flood_case("robot's link cut 60 s", SOON, cut_robot(seconds(60)));
-}
-
-#[test]
-fn flood_nat_port_rebind() {
-    flood_case("NAT port rebind of the robot", AT_ONCE, rebind_ports);
-}
-
-#[test]
-fn flood_nat_address_rebind() {
-    flood_case("NAT address rebind of the robot", AT_ONCE, rebind_address);
-}
-
-#[test]
-fn flood_coordinator_killed_back_after_3_s() {
-    flood_case("coordinator killed, back after 3 s", SOON, kill_coordinator(seconds(3)));
-}
-
-#[test]
-fn flood_agent_killed() {
-    flood_case("agent killed, back after 1 s", SOON, kill_agent);
+    stand.wait(seconds(10));
+    stand.robot.set_weather(Weather::default());
 }
 
 #[test]

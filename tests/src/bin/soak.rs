@@ -5,7 +5,7 @@
 
 use anyhow::{Context, Result, ensure};
 use dora_remote_tests::{
-    faults::{Stand, Tally},
+    faults::{Link, Stand, Tally},
     relay::{Random, Weather, seed},
 };
 use std::{
@@ -16,7 +16,7 @@ use std::{
 };
 
 /// Faults that it knows.
-const FAULTS: [(&str, Kind); 11] = [
+const FAULTS: [(&str, Kind); 12] = [
     ("robot's link cut", Kind::Cut),
     ("laptop's link cut", Kind::Cut),
     ("both links cut", Kind::Cut),
@@ -27,6 +27,7 @@ const FAULTS: [(&str, Kind); 11] = [
     ("coordinator killed during a cut", Kind::Kill),
     ("NAT port rebind", Kind::Rebind),
     ("NAT address rebind", Kind::Rebind),
+    ("laptop asleep", Kind::Cut),
     ("bad weather", Kind::Spell),
 ];
 
@@ -87,39 +88,23 @@ fn main() -> Result<ExitCode> {
 /// One fault and its end.
 fn happen(name: &str, stand: &mut Stand, random: &mut Random) {
     let long = between(random, 500, 9000);
-    let (robot, laptop) = match random.below(3) {
-        0 => (true, false),
-        1 => (false, true),
-        _ => (true, true),
+    let link = match random.below(3) {
+        0 => Link::Robot,
+        1 => Link::Laptop,
+        _ => Link::Both,
     };
     match name {
-        "robot's link cut" => cut(stand, (true, false), |stand| stand.wait(long)),
-        "laptop's link cut" => cut(stand, (false, true), |stand| stand.wait(long)),
-        "both links cut" => cut(stand, (true, true), |stand| stand.wait(long)),
-        "robot from Wi-Fi to LTE" => cut(stand, (true, false), |stand| {
-            stand.wait(long.min(Duration::from_secs(3)));
-            stand.robot.move_to_another_address();
-        }),
-        "agent killed" => kill_agent(stand, long),
-        "coordinator killed" => kill_coordinator(stand, long),
-        "agent killed during a cut" => cut(stand, (robot, laptop), |stand| kill_agent(stand, long)),
-        "coordinator killed during a cut" => cut(stand, (robot, laptop), |stand| kill_coordinator(stand, long)),
-        "NAT port rebind" => {
-            if robot {
-                stand.robot.rebind_ports();
-            }
-            if laptop {
-                stand.laptop.rebind_ports();
-            }
-        }
-        "NAT address rebind" => {
-            if robot {
-                stand.robot.move_to_another_address();
-            }
-            if laptop {
-                stand.laptop.move_to_another_address();
-            }
-        }
+        "robot's link cut" => stand.cut_for(Link::Robot, long),
+        "laptop's link cut" => stand.cut_for(Link::Laptop, long),
+        "both links cut" => stand.cut_for(Link::Both, long),
+        "robot from Wi-Fi to LTE" => stand.move_robot(long.min(Duration::from_secs(3))),
+        "agent killed" => stand.kill_agent(long / 3),
+        "coordinator killed" => stand.kill_coordinator(long / 2),
+        "agent killed during a cut" => stand.cut(link, |stand| stand.kill_agent(long / 3)),
+        "coordinator killed during a cut" => stand.cut(link, |stand| stand.kill_coordinator(long / 2)),
+        "NAT port rebind" => stand.rebind_ports(link),
+        "NAT address rebind" => stand.rebind_address(link),
+        "laptop asleep" => stand.stop_followers(long),
         _ => {
             let weather = Weather {
                 delay: between(random, 5, 120),
@@ -138,30 +123,6 @@ fn happen(name: &str, stand: &mut Stand, random: &mut Random) {
         }
     }
     stand.healed();
-}
-
-fn cut(stand: &mut Stand, (robot, laptop): (bool, bool), meanwhile: impl FnOnce(&mut Stand)) {
-    if robot {
-        stand.robot.cut();
-    }
-    if laptop {
-        stand.laptop.cut();
-    }
-    meanwhile(stand);
-    let _ = stand.robot.heal();
-    let _ = stand.laptop.heal();
-}
-
-fn kill_agent(stand: &mut Stand, time: Duration) {
-    stand.cluster.kill_daemon("robot");
-    stand.wait(time / 3);
-    stand.cluster.start_daemon("robot");
-}
-
-fn kill_coordinator(stand: &mut Stand, time: Duration) {
-    stand.cluster.kill_coordinator();
-    stand.wait(time / 2);
-    stand.cluster.spawn_coordinator();
 }
 
 fn between(random: &mut Random, least: u64, most: u64) -> Duration {

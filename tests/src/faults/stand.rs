@@ -9,7 +9,7 @@ use crate::{
 use std::time::{Duration, Instant};
 
 /// Name of the machine.
-const ROBOT: &str = "robot";
+pub(super) const ROBOT: &str = "robot";
 /// Name of the dataflow.
 const FLOW: &str = "tick";
 /// Longest time until everything has come back after a fault, and for the last lines of a flood.
@@ -19,7 +19,7 @@ const CONVERGENCE: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub struct Stand {
     // Followers first: they end before what they follow.
-    followers: Vec<Follower>,
+    pub(super) followers: Vec<Follower>,
     /// Coordinator and robot.
     pub cluster: Cluster,
     /// Between the robot and the coordinator.

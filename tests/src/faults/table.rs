@@ -8,8 +8,8 @@ use std::{fs::File, io::Write, time::Duration};
 pub enum Load {
     /// A hundred lines a second.
     Steady,
-    /// 200,000 lines as fast as it can, then a hundred a second.
-    Flood,
+    /// So many lines as fast as it can, then a hundred a second.
+    Flood(u64),
 }
 
 impl Load {
@@ -19,7 +19,7 @@ impl Load {
     pub const fn soon(self, returned: Return) -> Option<Duration> {
         match self {
             Self::Steady => returned.live,
-            Self::Flood => returned.first,
+            Self::Flood(_) => returned.first,
         }
     }
 }
@@ -54,8 +54,8 @@ impl Row<'_> {
         let time =
             |time: Option<Duration>| time.map_or_else(|| "never".to_owned(), |time| format!("{:.2} s", time.as_secs_f64()));
         let load = match self.load {
-            Load::Steady => "100 lines/s",
-            Load::Flood => "200,000 lines at once",
+            Load::Steady => "100 lines/s".to_owned(),
+            Load::Flood(lines) => format!("{},000 lines at once", lines / 1000),
         };
         let missed = self.load.soon(self.returned).is_none_or(|soon| soon > self.within);
         let row = format!(
