@@ -3,12 +3,9 @@
 //! What was written is never rewritten. The oldest entries go when there are too many, and the anchor keeps the hash of the last one
 //! that went.
 
-use crate::{
-    backup::records::copy_table,
-    store::{
-        StoreError,
-        database::{self, META},
-    },
+use crate::store::{
+    StoreError,
+    database::{self, META, copy_table},
 };
 use dora_remote_protocol::audit::{
     AuditEntry,

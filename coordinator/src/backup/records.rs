@@ -4,11 +4,13 @@ use super::archive::BackupHeader;
 use crate::{
     audit::ledger,
     registry::AccessFile,
-    store::{StoreError, redb::RedbStore},
+    store::{
+        StoreError,
+        database::{self, CopyTables},
+        redb::RedbStore,
+    },
 };
-use redb::{
-    Database, Key, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError, Value, WriteTransaction,
-};
+use redb::{Database, ReadTransaction, ReadableDatabase};
 use std::{
     fs::{self, DirBuilder},
     io,
@@ -50,7 +52,7 @@ impl Records {
         let mut made = Copies { dir, header };
         for (name, from, copy_tables) in copies {
             let path = made.path(name);
-            copy_into(&path, &from, copy_tables)?;
+            database::copy(&path, &from, copy_tables)?;
             made.header.files.push((name.to_owned(), fs::metadata(&path)?.len()));
         }
         Ok(made)
@@ -80,42 +82,6 @@ pub(crate) fn remove_left_copies(state_dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Copies the tables of one database.
-type CopyTables = fn(&ReadTransaction, &WriteTransaction) -> Result<(), StoreError>;
-
-fn copy_into(path: &Path, from: &ReadTransaction, copy_tables: CopyTables) -> Result<(), StoreError> {
-    let db = Database::builder()
-        .set_cache_size(CACHE_BYTES)
-        .create(path)
-        .map_err(|error| StoreError::Open {
-            path: path.to_owned(),
-            source: Box::new(error.into()),
-        })?;
-    let to = db.begin_write()?;
-    copy_tables(from, &to)?;
-    to.commit()?;
-    Ok(())
-}
-
-/// Copies one table; one that does not exist is left out.
-pub(crate) fn copy_table<K: Key + 'static, V: Value + 'static>(
-    from: &ReadTransaction,
-    to: &WriteTransaction,
-    table: TableDefinition<'_, K, V>,
-) -> Result<(), StoreError> {
-    let source = match from.open_table(table) {
-        Ok(source) => source,
-        Err(TableError::TableDoesNotExist(_)) => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    let mut target = to.open_table(table)?;
-    for row in source.iter()? {
-        let (key, value) = row?;
-        target.insert(key.value(), value.value())?;
-    }
-    Ok(())
-}
-
 /// Why copies cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CopyError {
@@ -131,5 +97,3 @@ pub(crate) const STORE: &str = "store.redb";
 pub(crate) const AUDIT: &str = "audit.redb";
 /// Folder of the copies in a state directory.
 const COPIES: &str = "backup.tmp";
-/// Memory for pages of a copy.
-const CACHE_BYTES: usize = 8 << 20;

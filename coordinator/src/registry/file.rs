@@ -5,12 +5,9 @@ use super::{
     record::{Invite, Record, Restored},
     restored::void,
 };
-use crate::{
-    backup::records::copy_table,
-    store::{
-        StoreError,
-        database::{self, META},
-    },
+use crate::store::{
+    StoreError,
+    database::{self, META, copy_table},
 };
 use dora_remote_protocol::access::{MAX_REVOCATIONS, Revocation};
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};

@@ -2,9 +2,9 @@
 
 use super::{
     Changes, Store, StoreError, Stored,
-    database::{self, META},
+    database::{self, META, copy_table},
 };
-use crate::{backup::records::copy_table, dataflow::record::Record, machines::MachineRecord};
+use crate::{dataflow::record::Record, machines::MachineRecord};
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use std::{path::Path, sync::Arc};
 use uuid::Uuid;
