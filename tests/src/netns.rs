@@ -18,6 +18,11 @@ pub const CLOUD: &str = "198.51.100.1";
 pub const ROBOT: &str = "192.168.50.2";
 /// Address of the router on the internet.
 pub const ROUTER: &str = "192.0.2.1";
+/// Its address after [`World::rebind_address`].
+pub const ROUTER_LATER: &str = "192.0.2.77";
+
+/// Where the router finds the internet.
+const INTERNET: &str = "192.0.2.254";
 
 const PLACES: [&str; 5] = ["internet", "cloud", "laptop", "router", "robot"];
 
@@ -66,6 +71,23 @@ impl World {
         self.nft("delete table inet cut");
     }
 
+    /// The router forgets all that it has translated, and gives other ports from now on.
+    pub fn rebind_ports(&self) {
+        self.nft("flush chain ip nat out");
+        self.nft("add rule ip nat out oifname up0 meta l4proto udp masquerade to :20000-20999");
+        // Its table goes with its link.
+        self.router(&["link", "set", "up0", "down"]);
+        self.router(&["link", "set", "up0", "up"]);
+        self.router(&["route", "add", "default", "via", INTERNET]);
+    }
+
+    /// The router gets another address on the internet, [`ROUTER_LATER`]; what it has translated to the old one is forgotten.
+    pub fn rebind_address(&self) {
+        self.router(&["addr", "del", &format!("{ROUTER}/24"), "dev", "up0"]);
+        self.router(&["addr", "add", &format!("{ROUTER_LATER}/24"), "dev", "up0"]);
+        self.router(&["route", "replace", "default", "via", INTERNET]);
+    }
+
     /// Whether a packet from one place reaches an address and an answer comes back: a closed TCP port that says so.
     #[must_use]
     pub fn reaches(&self, place: &str, address: &str) -> bool {
@@ -90,7 +112,7 @@ impl World {
         for (place, gateway) in [
             ("cloud", "198.51.100.254"),
             ("laptop", "203.0.113.254"),
-            ("router", "192.0.2.254"),
+            ("router", INTERNET),
             ("robot", "192.168.50.1"),
         ] {
             self.must(place, &["ip", "route", "add", "default", "via", gateway]);
@@ -125,6 +147,10 @@ impl World {
             self.must(place, &["ip", "addr", "add", address, "dev", interface]);
             self.must(place, &["ip", "link", "set", interface, "up"]);
         }
+    }
+
+    fn router(&self, words: &[&str]) {
+        self.must("router", &[&["ip"], words].concat());
     }
 
     fn nft(&self, rule: &str) {

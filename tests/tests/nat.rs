@@ -6,7 +6,7 @@ use dora_remote_tests::{
     cluster::Cluster,
     flows::{TICKER, TICKER_FLOW},
     lines::{assert_rising, assert_whole, numbers},
-    netns::World,
+    netns::{ROUTER, ROUTER_LATER, World},
     patience, python,
 };
 use std::{fs, path::Path, time::Duration};
@@ -93,14 +93,57 @@ fn a_cut_link_stalls_nothing_and_loses_nothing() {
     cluster.no_node_is_left();
 }
 
+#[test]
+fn a_nat_that_forgets_and_one_that_moves_cost_nothing() {
+    if python::interpreter().is_none() {
+        return;
+    }
+    let Some(world) = World::new() else { return };
+    let cluster = Cluster::in_world(world);
+    let cli = cluster.cli();
+    let flow = cluster.flow("tick", &[("dataflow.yml", TICKER_FLOW), ("ticker.py", TICKER)]);
+    let mut attached = cli.spawn(&["start", &flow, "--attach", "--name", "tick", "--format", "json"]);
+    attached.until_line("tick 5 ");
+    let node = cluster.nodes()[0].pid;
+    let address = || {
+        cli.until_machine("robot", true)["address"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let first = address();
+
+    cluster.world().rebind_ports();
+    let second = patience::until("the robot at another port", || Some(address()).filter(|now| *now != first));
+    assert!(second.contains(ROUTER), "{second}");
+    let ticks = attached.output_of("ticker").len();
+    patience::until_true("lines through the other port", || {
+        attached.output_of("ticker").len() > ticks + 20
+    });
+
+    cluster.world().rebind_address();
+    let third = patience::until("the robot at another address", || {
+        Some(address()).filter(|now| *now != second)
+    });
+    assert!(third.contains(ROUTER_LATER), "{third}");
+    let ticks = attached.output_of("ticker").len();
+    patience::until_true("lines through the other address", || {
+        attached.output_of("ticker").len() > ticks + 20
+    });
+
+    assert_eq!(cluster.nodes()[0].pid, node, "the node is the same process");
+    cli.run(&["stop", "tick"]).exits_with(0);
+    let lines = attached.wait().exits_with(0).output_of("ticker");
+    assert_whole("ticks over two rebinds", &numbers(&lines, "tick"), 1);
+    cluster.no_node_is_left();
+}
+
 fn pipeline(world: World, example: &str, [first, last]: [&str; 2], word: &str) {
     let cluster = Cluster::in_world(world);
     let cli = cluster.cli();
     let machine = cli.until_machine("robot", true);
     assert!(
-        machine["address"]
-            .as_str()
-            .is_some_and(|address| address.contains(dora_remote_tests::netns::ROUTER)),
+        machine["address"].as_str().is_some_and(|address| address.contains(ROUTER)),
         "the coordinator sees the router, not the robot: {machine}"
     );
     let flow = cluster.example(example);
