@@ -2,7 +2,10 @@
 //!
 //! Pure: no I/O, no clock. The supervisor stores what comes out before anybody is told of it.
 
-use crate::records::{Changes, Forget, MessageRow, Run, RunPlan, RunState};
+use crate::{
+    records::{Changes, EngineCursors, Forget, MessageRow, Run, RunPlan, RunState},
+    seat::Seat,
+};
 use dora_remote_protocol::{
     dataflow::{FailureCause, NodeFailure, NodeState, NodeStatus},
     engine_to_agent::{EngineEvent, EngineRun},
@@ -23,7 +26,7 @@ pub(crate) struct Book {
     machine: MachineName,
     runs: BTreeMap<DataflowId, Run>,
     last_seq: u64,
-    engine_cursor: Option<(EngineId, u64)>,
+    engine_cursors: EngineCursors,
 }
 
 impl Book {
@@ -32,13 +35,13 @@ impl Book {
         machine: MachineName,
         runs: BTreeMap<DataflowId, Run>,
         last_seq: u64,
-        engine_cursor: Option<(EngineId, u64)>,
+        engine_cursors: EngineCursors,
     ) -> Self {
         Self {
             machine,
             runs,
             last_seq,
-            engine_cursor,
+            engine_cursors,
         }
     }
 
@@ -57,9 +60,9 @@ impl Book {
         self.last_seq
     }
 
-    /// The engine, and the last event of it that took effect.
-    pub(crate) fn engine_cursor(&self) -> Option<(EngineId, u64)> {
-        self.engine_cursor
+    /// The engine in a place, and the last event of it that took effect.
+    pub(crate) fn engine_cursor(&self, seat: Seat) -> Option<(EngineId, u64)> {
+        self.engine_cursors.get(&seat).copied()
     }
 
     /// Whether any run has not ended.
@@ -135,12 +138,16 @@ impl Book {
         });
     }
 
-    /// Starts to follow an engine from its first event, unless it is the one that is followed already.
-    pub(crate) fn follow_engine(&mut self, engine: EngineId, changes: &mut Changes) {
-        if self.engine_cursor.is_none_or(|(known, _)| known != engine) {
-            self.engine_cursor = Some((engine, 0));
-            changes.engine_cursor = self.engine_cursor;
+    /// Starts to follow the engine in a place from its first event, unless it is the one that is followed there already.
+    pub(crate) fn follow_engine(&mut self, seat: Seat, engine: EngineId, changes: &mut Changes) {
+        if self.engine_cursor(seat).is_none_or(|(known, _)| known != engine) {
+            self.advance(seat, (engine, 0), changes);
         }
+    }
+
+    fn advance(&mut self, seat: Seat, cursor: (EngineId, u64), changes: &mut Changes) {
+        self.engine_cursors.insert(seat, cursor);
+        changes.engine_cursors = Some(self.engine_cursors.clone());
     }
 
     /// Applies one engine event; one that was applied before changes nothing.
@@ -153,11 +160,11 @@ impl Book {
         what: EngineEvent,
         changes: &mut Changes,
     ) {
-        if self.engine_cursor.is_some_and(|(known, done)| known != engine || seq <= done) {
+        let known = self.engine_cursors.iter().find(|(_, (known, _))| *known == engine);
+        let Some(seat) = known.filter(|(_, (_, done))| seq > *done).map(|(seat, _)| *seat) else {
             return;
-        }
-        self.engine_cursor = Some((engine, seq));
-        changes.engine_cursor = self.engine_cursor;
+        };
+        self.advance(seat, (engine, seq), changes);
         let Some(dataflow) = dataflow else {
             return;
         };
@@ -287,11 +294,14 @@ impl Book {
 
     /// Runs that have not ended.
     pub(crate) fn alive(&self) -> Vec<DataflowId> {
-        self.runs
-            .iter()
-            .filter(|(_, run)| run.is_alive())
-            .map(|(id, _)| *id)
-            .collect()
+        let alive = self.runs.iter().filter(|(_, run)| run.is_alive());
+        alive.map(|(id, _)| *id).collect()
+    }
+
+    /// Runs of the engine in a place that have not ended.
+    pub(crate) fn alive_in(&self, seat: Seat) -> Vec<DataflowId> {
+        let alive = self.runs.iter().filter(|(_, run)| run.is_alive() && run.plan.seat == seat);
+        alive.map(|(id, _)| *id).collect()
     }
 
     /// Runs that may be removed: to be forgotten and ready for it, or ended, shipped, and older than the last `keep` of those.

@@ -1,25 +1,29 @@
-//! Keeps one engine alive: adopts the one that a former daemon left, spawns another when it dies, and cleans up after it.
+//! Keeps the engine of one place: adopts the one that a former daemon left, spawns another when it dies, and cleans up after it. An
+//! older one that drains is not replaced, and ends once it has no run left.
 //!
 //! An engine that lives is never killed because it does not answer, as its nodes may be moving something; only one that never
 //! came up is.
 
 use crate::{
     engine_child::ChildConfig,
-    engine_client::{Connection, EngineError, Switchboard},
+    engine_client::{Connection, EngineError, EngineHandle, Switchboard},
+    engine_standing::Standing,
     processes,
     records::{EngineRecord, ProcessRecord},
+    seat::Seat,
     store::StoreError,
     store_thread::StoreHandle,
     supervisor::{Input, SupervisorHandle},
 };
 use dora_remote_link::{Backoff, retry};
 use dora_remote_protocol::{
+    agent_to_engine::EngineOrder,
     ids::{BootId, EngineId},
     machine::EngineStatus,
 };
-use std::{path::PathBuf, time::Duration};
+use std::{convert::Infallible, future::pending, path::PathBuf, time::Duration};
 use tokio::{
-    sync::{oneshot, watch},
+    sync::oneshot,
     task::spawn_blocking,
     time::{Instant, sleep, timeout},
 };
@@ -33,6 +37,8 @@ const START_DEADLINE: Duration = Duration::from_secs(90);
 const KNOCK: Duration = Duration::from_millis(50);
 /// Pause between two tries to connect to an engine that refuses us.
 const KNOCK_REFUSED: Duration = Duration::from_secs(5);
+/// Time for an older engine to answer the order to end.
+const END_DEADLINE: Duration = Duration::from_secs(10);
 /// Time for a process to be gone once its socket is.
 const GONE: Duration = Duration::from_secs(2);
 /// Life time below which an engine counts as one that does not last.
@@ -43,8 +49,12 @@ const RESPAWN: Backoff = Backoff {
     cap: Duration::from_secs(30),
 };
 
-/// Looks after the engine.
+/// Looks after the engine of one place.
 pub(crate) struct Keeper {
+    /// Which.
+    pub(crate) seat: Seat,
+    /// Whether it is an older one, which ends with its last run.
+    pub(crate) drains: bool,
     /// How engines are started.
     pub(crate) child: ChildConfig,
     /// Where the engine is remembered.
@@ -53,8 +63,8 @@ pub(crate) struct Keeper {
     pub(crate) supervisor: SupervisorHandle,
     /// Where orders come from.
     pub(crate) switchboard: Switchboard,
-    /// What others see of the engine.
-    pub(crate) status: watch::Sender<EngineStatus>,
+    /// What others see of the engines.
+    pub(crate) standing: Standing,
     /// This boot of the machine.
     pub(crate) boot: BootId,
     /// Once cancelled, an engine that ends is not replaced.
@@ -73,7 +83,8 @@ struct Living {
 }
 
 impl Keeper {
-    /// Keeps an engine alive until [`Keeper::last`] is cancelled and it has ended. Dropping the future leaves the engine alone.
+    /// Keeps an engine alive until [`Keeper::last`] is cancelled and it has ended; one that drains, until it has ended. Dropping the
+    /// future leaves the engine alone.
     ///
     /// # Errors
     /// [`StoreError`] when the engine cannot be remembered.
@@ -83,6 +94,7 @@ impl Keeper {
         loop {
             let mut present = match living.take() {
                 Some(present) => present,
+                None if self.drains => return self.leave().await,
                 None => match self.spawn().await? {
                     Ok(present) => present,
                     Err(reason) => {
@@ -97,7 +109,7 @@ impl Keeper {
             };
             let how = self.tend(&mut present).await;
             let message = format!("the engine of machine `{}` {how}", self.child.machine);
-            let orderly = self.last.is_cancelled();
+            let orderly = self.last.is_cancelled() || (self.drains && !self.is_busy());
             if orderly {
                 info!(engine = %present.engine, "the engine has ended");
             } else {
@@ -105,6 +117,9 @@ impl Keeper {
             }
             self.down(message.clone());
             self.bury(present.engine, message).await;
+            if self.drains {
+                return self.leave().await;
+            }
             if orderly {
                 return Ok(());
             }
@@ -118,14 +133,13 @@ impl Keeper {
 
     /// Takes over the engine of a former daemon, or cleans up after it.
     async fn adopt(&self) -> Result<Option<Living>, StoreError> {
-        let Some(record) = self.store.run(crate::store::Store::engine).await? else {
+        let engines = self.store.run(crate::store::Store::engines).await?;
+        let Some(record) = engines.into_iter().find(|record| record.seat == self.seat) else {
             return Ok(None);
         };
-        let process = record
-            .process
-            .filter(|process| record.boot == self.boot && processes::lives(*process));
-        if let Some(process) = process {
-            info!(engine = %record.engine, pid = process.pid, "the engine that is still running is adopted");
+        if let Some(process) = record.living(self.boot) {
+            let drains = self.drains;
+            info!(engine = %record.engine, pid = process.pid, drains, "the engine that is still running is adopted");
             return Ok(Some(Living {
                 engine: record.engine,
                 process: Some(process),
@@ -145,7 +159,7 @@ impl Keeper {
     /// Starts an engine; the inner error says in words why there is none.
     async fn spawn(&self) -> Result<Result<Living, String>, StoreError> {
         let engine = EngineId(Uuid::new_v4());
-        self.status.send_replace(EngineStatus::Starting);
+        self.standing.present(EngineStatus::Starting);
         // Remembered before it exists: whatever it makes can then be found by its id.
         self.remember(engine, None).await?;
         let child = self.child.clone();
@@ -170,11 +184,42 @@ impl Keeper {
 
     async fn remember(&self, engine: EngineId, process: Option<ProcessRecord>) -> Result<(), StoreError> {
         let record = EngineRecord {
+            seat: self.seat,
             engine,
             process,
             boot: self.boot,
+            program: processes::program(&self.child.exe),
         };
-        self.store.run(move |store| store.set_engine(&record)).await
+        self.store.run(move |store| store.set_engine(record)).await
+    }
+
+    /// The place of an older engine is free.
+    async fn leave(&self) -> Result<(), StoreError> {
+        let seat = self.seat;
+        self.store.run(move |store| store.remove_engine(seat)).await?;
+        self.standing.older_has_ended();
+        Ok(())
+    }
+
+    /// Whether a run of this engine has not ended.
+    fn is_busy(&self) -> bool {
+        self.supervisor.view().borrow().busy[self.seat.index()]
+    }
+
+    /// Orders an engine that drains to end once it has no run left; waits for ever otherwise. `engine` leads to it.
+    async fn drain(&self, engine: &EngineHandle) -> Infallible {
+        let mut view = self.supervisor.view();
+        loop {
+            let idle = view.wait_for(|view| !view.busy[self.seat.index()]).await.is_ok();
+            if !self.drains || !idle {
+                return pending().await;
+            }
+            match engine.order(EngineOrder::Shutdown { force: false }, END_DEADLINE).await {
+                Ok(_) => return pending().await,
+                Err(refusal) => debug!(%refusal, "the older engine does not end yet"),
+            }
+            sleep(KNOCK_REFUSED).await;
+        }
     }
 
     /// Talks with a living engine until it is dead; says how it ended.
@@ -185,21 +230,34 @@ impl Keeper {
             if let Some(how) = living.dead(Duration::ZERO).await {
                 return how;
             }
-            let resume = self.supervisor.ask(Input::EngineCursor).await.flatten();
+            let seat = self.seat;
+            let resume = self
+                .supervisor
+                .ask(|reply| Input::EngineCursor { seat, reply })
+                .await
+                .flatten();
             match Connection::open(&socket, resume).await {
                 Ok((connection, welcome)) if welcome.engine == living.engine => {
                     let up = EngineStatus::Up {
                         engine: welcome.engine,
                         pid: welcome.pid,
                         dora_version: welcome.dora_version.clone(),
+                        older: 0,
                     };
                     (living.answered, complained) = (true, false);
                     info!(engine = %welcome.engine, pid = welcome.pid, runs = welcome.runs.len(), "the engine is up");
                     let welcome = Box::new(welcome);
-                    self.supervisor.ask(|done| Input::EngineUp { welcome, done }).await;
-                    self.status.send_replace(up);
-                    let (events, acked) = (self.supervisor.events(), self.supervisor.acked());
-                    let error = connection.run(living.engine, &self.switchboard, events, acked).await;
+                    self.supervisor.ask(|done| Input::EngineUp { seat, welcome, done }).await;
+                    self.present(up);
+                    let (events, acked, handle) = (
+                        self.supervisor.events(),
+                        self.supervisor.acked(seat),
+                        self.switchboard.handle(),
+                    );
+                    let error = tokio::select! {
+                        error = connection.run(living.engine, &self.switchboard, events, acked) => error,
+                        never = self.drain(&handle) => match never {},
+                    };
                     if let Some(how) = living.dead(GONE).await {
                         return how;
                     }
@@ -245,11 +303,19 @@ impl Keeper {
             Ok(count) => warn!(%engine, processes = count, "processes of the dead engine were ended"),
             Err(error) => error!(%error, "cleaning up after the engine broke off"),
         }
-        self.supervisor.ask(|done| Input::EngineLost { message, done }).await;
+        let seat = self.seat;
+        self.supervisor.ask(|done| Input::EngineLost { seat, message, done }).await;
     }
 
     fn down(&self, reason: String) {
-        self.status.send_replace(EngineStatus::Down { reason });
+        self.present(EngineStatus::Down { reason });
+    }
+
+    /// Tells others of the engine, if it is the one that takes new runs.
+    fn present(&self, status: EngineStatus) {
+        if !self.drains {
+            self.standing.present(status);
+        }
     }
 
     /// Waits before the next engine; true when there is to be none.

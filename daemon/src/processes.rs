@@ -2,7 +2,10 @@
 //!
 //! Only processes of our own user are ever looked at closely or signalled.
 
-use crate::{environment::ENGINE_ID, records::ProcessRecord};
+use crate::{
+    environment::ENGINE_ID,
+    records::{ProcessRecord, ProgramId},
+};
 use dora_remote_protocol::ids::EngineId;
 use nix::{
     sys::signal::{Signal, kill, killpg},
@@ -12,7 +15,7 @@ use std::{
     collections::BTreeSet,
     fs,
     os::unix::fs::MetadataExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -46,6 +49,15 @@ pub(crate) fn find(pid: u32) -> Option<ProcessRecord> {
 /// Whether exactly this process lives.
 pub(crate) fn lives(process: ProcessRecord) -> bool {
     find(process.pid) == Some(process)
+}
+
+/// Which file a program is now; none where it cannot be looked at.
+pub(crate) fn program(path: &Path) -> Option<ProgramId> {
+    let file = fs::metadata(path).ok()?;
+    Some(ProgramId {
+        device: file.dev(),
+        inode: file.ino(),
+    })
 }
 
 /// Sends SIGKILL to exactly this process, if it lives.

@@ -2,6 +2,7 @@
 //!
 //! Plain data. How it is stored is the business of `store`, what it means that of `book` and `tail`.
 
+use crate::{processes, seat::Seat};
 use dora_remote_protocol::{
     agent_to_engine::RunOrder,
     dataflow::{Files, NodeStatus},
@@ -11,6 +12,7 @@ use dora_remote_protocol::{
     machine::{LifecycleEvent, RunPhase},
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The part of a run that never changes once it is prepared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +25,8 @@ pub(crate) struct RunPlan {
     pub(crate) outputs: Vec<NodeOutput>,
     /// Whether the run directory was made for this run and is removed with it.
     pub(crate) owns_dir: bool,
+    /// Place of the engine that has it.
+    pub(crate) seat: Seat,
 }
 
 /// The part of a run that changes.
@@ -108,16 +112,39 @@ pub(crate) struct FilePlace {
     pub(crate) head_bytes: u64,
 }
 
-/// The engine as it was last spawned or adopted.
+/// An engine as it was spawned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct EngineRecord {
+    /// Its place.
+    pub(crate) seat: Seat,
     /// Which life.
     pub(crate) engine: EngineId,
     /// Its process, once it exists.
     pub(crate) process: Option<ProcessRecord>,
     /// The boot of the machine in which it was made: process ids of another one mean nothing.
     pub(crate) boot: BootId,
+    /// The program that it was started from, where that could be looked at.
+    pub(crate) program: Option<ProgramId>,
 }
+
+impl EngineRecord {
+    /// Its process, if that lives in this boot of the machine.
+    pub(crate) fn living(&self, boot: BootId) -> Option<ProcessRecord> {
+        self.process.filter(|process| self.boot == boot && processes::lives(*process))
+    }
+}
+
+/// A file that cannot be taken for a later one at the same path: an engine that runs keeps its program's inode from being given again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProgramId {
+    /// Device of the file.
+    pub(crate) device: u64,
+    /// Inode on it.
+    pub(crate) inode: u64,
+}
+
+/// The engine in each place, and the last event of it that took effect.
+pub(crate) type EngineCursors = BTreeMap<Seat, (EngineId, u64)>;
 
 /// A process that cannot be taken for a later one with the same id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,8 +169,8 @@ pub(crate) struct MessageRow {
 /// What one step of the supervisor changes on disk: all of it or nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
-    /// The engine and the last event of it whose effects are in this transaction.
-    pub(crate) engine_cursor: Option<(EngineId, u64)>,
+    /// The engines and the last event of each whose effects are in this transaction.
+    pub(crate) engine_cursors: Option<EngineCursors>,
     /// New entries of the outbox, numbers rising.
     pub(crate) events: Vec<LifecycleEvent>,
     /// Runs that are new.

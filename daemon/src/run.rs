@@ -5,16 +5,19 @@ use crate::{
     engine_child::ChildConfig,
     engine_client::{EngineHandle, Switchboard},
     engine_keeper::Keeper,
+    engine_standing,
     handlers::Orders,
     on_revoked::OnRevoked,
     policy::Policy,
+    processes,
+    seat::{Allotment, SEATS, Seat},
     session::{Keys, Session, SessionConfig, load_credentials},
     shipper,
     standing::{self, Standing},
     state_dir::StateDir,
     store::{Settled, Store, StoreError},
     store_thread::StoreHandle,
-    supervisor::{Input, Parts, Supervisor, SupervisorHandle},
+    supervisor::{Engines, Input, Parts, Supervisor, SupervisorHandle},
     tail::{TailHandle, TailOutputs},
     witness::Witness,
     workdir::Workdirs,
@@ -143,7 +146,12 @@ pub async fn run_and_tell(
     let last_good = store.last_good()?.map(|unix_ms| UNIX_EPOCH + Duration::from_millis(unix_ms));
     let floor = Arc::new(FloorClock::new(Arc::clone(&config.clock), config.build_time, last_good).unattended());
     let (instance, counter, loaded) = (store.instance()?, store.take_counters(COUNTERS)?, store.load()?);
-    let book = Book::new(machine.clone(), loaded.runs, loaded.last_seq, loaded.engine_cursor);
+    let book = Book::new(machine.clone(), loaded.runs, loaded.last_seq, loaded.engine_cursors);
+    let left = store
+        .engines()?
+        .into_iter()
+        .map(|record| (record, record.living(boot).is_some()));
+    let seats = Allotment::of(&left.collect::<Vec<_>>(), processes::program(&config.exe));
     let (store, store_closed) = StoreHandle::start(store).map_err(DaemonError::Thread)?;
     let (tail, tail_outputs) = TailHandle::start(store.clone()).map_err(DaemonError::Thread)?;
     let TailOutputs {
@@ -154,38 +162,47 @@ pub async fn run_and_tell(
 
     // Not bound to `shutdown`: parts end one after the other.
     let tasks = Tasks::new();
-    let switchboard = Switchboard::new();
-    let engine = switchboard.handle();
+    let switchboards: [Switchboard; SEATS] = std::array::from_fn(|_| Switchboard::new());
+    let engines = Engines::new(&switchboards, seats.present);
+    let engine = engines.line(seats.present).clone();
     let parts = Parts {
         book,
         machine: machine.clone(),
         store: store.clone(),
         tail: tail.clone(),
-        engine: engine.clone(),
+        engines,
         workdirs: Workdirs::new(dir.runs(), machine.clone()),
         policy: config.policy.map(Arc::new),
         tasks: tasks.clone(),
     };
     let (supervisor, handle) = Supervisor::new(parts);
-    let (status, engine_status) = watch::channel(EngineStatus::Starting);
-    let engine_view = engine_status.clone();
+    let standing_of_engines = engine_standing::Standing::new(seats.draining.len());
+    let engine_view = standing_of_engines.seen();
     let last_engine = CancellationToken::new();
-    let keeper = Keeper {
+    let child = ChildConfig {
+        exe: config.exe,
+        dir: PathBuf::new(),
+        machine,
+        labels: config.labels.clone(),
+        pass_env: config.pass_env,
+        env: config.env,
+    };
+    let keepers = Seat::all().zip(switchboards).map(|(seat, switchboard)| Keeper {
+        seat,
+        drains: seat != seats.present,
         child: ChildConfig {
-            exe: config.exe,
-            dir: dir.engine(),
-            machine,
-            labels: config.labels.clone(),
-            pass_env: config.pass_env,
-            env: config.env,
+            dir: dir.engine(seat),
+            ..child.clone()
         },
         store: store.clone(),
         supervisor: handle.clone(),
         switchboard,
-        status,
+        standing: standing_of_engines.clone(),
         boot,
         last: last_engine.clone(),
-    };
+    });
+    let keepers = keepers.filter(|keeper| keeper.seat == seats.present || seats.draining.contains(&keeper.seat));
+    let keepers: Vec<Keeper> = keepers.collect();
     let speaker = Speaker {
         build: config.build,
         features: Vec::new(),
@@ -205,7 +222,7 @@ pub async fn run_and_tell(
         floor,
         labels: config.labels,
         store: store.clone(),
-        engine: engine_status,
+        engine: engine_view.clone(),
         on_revoked: config.on_revoked,
     };
     let (joined, peers) = watch::channel::<Option<Peer>>(None);
@@ -216,11 +233,16 @@ pub async fn run_and_tell(
     let supervisor_end = CancellationToken::new();
     start(&tasks, "supervisor", &failed, supervisor.run(supervisor_end.clone()));
     let (keeper_gone, mut keeper_done) = oneshot::channel::<()>();
-    start(&tasks, "engine-keeper", &failed, async move {
-        let result = keeper.run().await;
-        drop(keeper_gone);
-        result
-    });
+    let mut keeper_gone = Some(keeper_gone);
+    for keeper in keepers {
+        // The one whose end the end of the daemon waits for.
+        let gone = if keeper.drains { None } else { keeper_gone.take() };
+        start(&tasks, "engine-keeper", &failed, async move {
+            let result = keeper.run().await;
+            drop(gone);
+            result
+        });
+    }
     let (session_gone, session_done) = oneshot::channel::<()>();
     let session_token = session_end.clone();
     start(&tasks, "session", &failed, async move {

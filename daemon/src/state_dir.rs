@@ -1,5 +1,6 @@
 //! The daemon's directory: made with owner-only rights, held by one daemon at a time, and where things lie in it.
 
+use crate::seat::Seat;
 use std::{
     fs::{self, DirBuilder, File, Permissions, TryLockError},
     io,
@@ -37,7 +38,9 @@ impl StateDir {
             Err(TryLockError::Error(source)) => return Err(StateDirError::Io { path, source }),
         }
         let dir = Self { root, _lock: lock };
-        make_private(&dir.engine())?;
+        for seat in Seat::all() {
+            make_private(&dir.engine(seat))?;
+        }
         make_private(&dir.runs())?;
         Ok(dir)
     }
@@ -47,14 +50,14 @@ impl StateDir {
         self.root.join("daemon.redb")
     }
 
-    /// The engine's own directory.
-    pub(crate) fn engine(&self) -> PathBuf {
-        self.root.join("engine")
+    /// The own directory of the engine in a place.
+    pub(crate) fn engine(&self, seat: Seat) -> PathBuf {
+        self.root.join(seat.dir_name())
     }
 
     /// Whether an engine answers in this very directory. A copy of the directory holds a copy of its socket, where nobody listens.
     pub(crate) fn is_lived_in(&self) -> bool {
-        UnixStream::connect(self.engine().join("engine.sock")).is_ok()
+        Seat::all().any(|seat| UnixStream::connect(self.engine(seat).join("engine.sock")).is_ok())
     }
 
     /// Where the run directories lie.

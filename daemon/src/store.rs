@@ -11,9 +11,12 @@ pub(crate) use fault::StoreError;
 pub(crate) use home::Settled;
 pub(crate) use trust::{Acquaintance, RevocationsKept};
 
-use crate::records::{Changes, EngineRecord, LogCursor, Run, RunPlan, RunState};
+use crate::{
+    records::{Changes, EngineCursors, EngineRecord, LogCursor, Run, RunPlan, RunState},
+    seat::Seat,
+};
 use dora_remote_protocol::{
-    ids::{DataflowId, EngineId, InstanceId},
+    ids::{DataflowId, InstanceId},
     log_line::{LogRecord, LogSource},
     machine::LifecycleEvent,
 };
@@ -27,7 +30,7 @@ use std::{
 use uuid::Uuid;
 
 /// Version of the layout of the tables below.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Unshipped messages kept for one source of one run; beyond that the oldest go and are counted as lost.
 pub(crate) const MAX_MESSAGES: u64 = 20_000;
 
@@ -46,8 +49,8 @@ const KEY_FORMAT: &str = "format";
 const KEY_INSTANCE: &str = "instance";
 const KEY_COUNTER: &str = "connection-counter";
 const KEY_LAST_SEQ: &str = "last-event";
-const KEY_ENGINE: &str = "engine";
-const KEY_ENGINE_CURSOR: &str = "engine-cursor";
+const KEY_ENGINES: &str = "engines";
+const KEY_ENGINE_CURSORS: &str = "engine-cursors";
 const KEY_HOME: &str = "home";
 const KEY_LAST_GOOD: &str = "last-good-time";
 const KEY_STORE_EPOCH: &str = "store-epoch";
@@ -66,8 +69,8 @@ pub(crate) struct Loaded {
     pub(crate) runs: BTreeMap<DataflowId, Run>,
     /// Number of the latest lifecycle event ever made.
     pub(crate) last_seq: u64,
-    /// The engine and the last event of it that took effect.
-    pub(crate) engine_cursor: Option<(EngineId, u64)>,
+    /// The engines and the last event of each that took effect.
+    pub(crate) engine_cursors: EngineCursors,
 }
 
 impl Store {
@@ -118,14 +121,29 @@ impl Store {
         })
     }
 
-    /// The engine that was last spawned or adopted.
-    pub(crate) fn engine(&self) -> Result<Option<EngineRecord>, StoreError> {
-        self.read(|meta| get(meta, KEY_ENGINE))
+    /// The engines that were spawned and not buried, oldest first.
+    pub(crate) fn engines(&self) -> Result<Vec<EngineRecord>, StoreError> {
+        self.read(|meta| Ok(get(meta, KEY_ENGINES)?.unwrap_or_default()))
     }
 
-    /// Remembers the engine.
-    pub(crate) fn set_engine(&self, record: &EngineRecord) -> Result<(), StoreError> {
-        self.write(|tx| put(&mut tx.open_table(META)?, KEY_ENGINE, record))
+    /// Remembers an engine, in place of the one that had its seat.
+    pub(crate) fn set_engine(&self, record: EngineRecord) -> Result<(), StoreError> {
+        self.change_engines(record.seat, Some(record))
+    }
+
+    /// Forgets the engine of a seat.
+    pub(crate) fn remove_engine(&self, seat: Seat) -> Result<(), StoreError> {
+        self.change_engines(seat, None)
+    }
+
+    fn change_engines(&self, seat: Seat, record: Option<EngineRecord>) -> Result<(), StoreError> {
+        self.write(|tx| {
+            let mut meta = tx.open_table(META)?;
+            let mut engines = get::<Vec<EngineRecord>>(&meta, KEY_ENGINES)?.unwrap_or_default();
+            engines.retain(|known| known.seat != seat);
+            engines.extend(record);
+            put(&mut meta, KEY_ENGINES, &engines)
+        })
     }
 
     /// Reads what the supervisor starts from.
@@ -149,7 +167,7 @@ impl Store {
             Ok(Loaded {
                 runs,
                 last_seq: get(&meta, KEY_LAST_SEQ)?.unwrap_or(0),
-                engine_cursor: get(&meta, KEY_ENGINE_CURSOR)?,
+                engine_cursors: get(&meta, KEY_ENGINE_CURSORS)?.unwrap_or_default(),
             })
         };
         read().map_err(|fault| self.fault(fault))
@@ -159,8 +177,8 @@ impl Store {
     pub(crate) fn commit(&self, changes: &Changes) -> Result<(), StoreError> {
         self.write(|tx| {
             let mut meta = tx.open_table(META)?;
-            if let Some(cursor) = &changes.engine_cursor {
-                put(&mut meta, KEY_ENGINE_CURSOR, cursor)?;
+            if let Some(cursors) = &changes.engine_cursors {
+                put(&mut meta, KEY_ENGINE_CURSORS, cursors)?;
             }
             let mut outbox = tx.open_table(OUTBOX)?;
             for event in &changes.events {

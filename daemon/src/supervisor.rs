@@ -5,18 +5,20 @@
 
 mod effects;
 mod engine;
+mod engines;
 mod input;
 mod orders;
 mod prepare;
 
+pub(crate) use engines::Engines;
 pub(crate) use input::{Input, JoinReport, Reply, SupervisorHandle, View};
 
 use crate::{
     book::Book,
     clock::now_unix_ms,
-    engine_client::EngineHandle,
     policy::Policy,
     records::{Changes, Forget},
+    seat::Seat,
     store::StoreError,
     store_thread::StoreHandle,
     tail::{TailCommand, TailHandle},
@@ -32,6 +34,7 @@ use dora_remote_protocol::{
 };
 use effects::{Effect, Job};
 use engine::Check;
+use input::Acked;
 use orders::{ended, not_spawned, unknown};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -52,22 +55,22 @@ pub(crate) struct Supervisor {
     machine: MachineName,
     store: StoreHandle,
     tail: TailHandle,
-    engine: EngineHandle,
+    engines: Engines,
     workdirs: Workdirs,
     policy: Option<Arc<Policy>>,
     tasks: Tasks,
     inbox: mpsc::Sender<Input>,
     queue: mpsc::Receiver<Input>,
     view: watch::Sender<View>,
-    acked: watch::Sender<u64>,
+    acked: Acked,
     /// Runs being prepared, with those who wait for it and whether they are still wanted.
     preparing: BTreeMap<DataflowId, Preparing>,
     /// Those who wait for a spawn or a release that is under way.
     waiting: BTreeMap<(DataflowId, Step), Vec<Reply>>,
     /// Runs whose directories are being removed.
     removing: BTreeSet<DataflowId>,
-    /// What the last welcome of an engine left to be checked.
-    check: Option<Check>,
+    /// What the last welcome of each engine left to be checked.
+    checks: BTreeMap<Seat, Check>,
 }
 
 #[derive(Debug, Default)]
@@ -93,8 +96,8 @@ pub(crate) struct Parts {
     pub(crate) store: StoreHandle,
     /// The tail.
     pub(crate) tail: TailHandle,
-    /// The engine.
-    pub(crate) engine: EngineHandle,
+    /// The engines.
+    pub(crate) engines: Engines,
     /// Run directories.
     pub(crate) workdirs: Workdirs,
     /// What may be started here; everything without one.
@@ -107,18 +110,15 @@ impl Supervisor {
     /// A supervisor and the handle through which everyone else talks to it.
     pub(crate) fn new(parts: Parts) -> (Self, SupervisorHandle) {
         let (inbox, queue) = mpsc::channel(INBOX);
-        let view = watch::Sender::new(View {
-            last_seq: parts.book.last_seq(),
-            active: parts.book.any_alive(),
-        });
-        let acked = watch::Sender::new(0);
-        let handle = SupervisorHandle::new(inbox.clone(), view.subscribe(), acked.subscribe());
+        let view = watch::Sender::new(View::of(&parts.book));
+        let acked = Acked::default();
+        let handle = SupervisorHandle::new(inbox.clone(), view.subscribe(), &acked);
         let supervisor = Self {
             book: parts.book,
             machine: parts.machine,
             store: parts.store,
             tail: parts.tail,
-            engine: parts.engine,
+            engines: parts.engines,
             workdirs: parts.workdirs,
             policy: parts.policy,
             tasks: parts.tasks,
@@ -129,7 +129,7 @@ impl Supervisor {
             preparing: BTreeMap::new(),
             waiting: BTreeMap::new(),
             removing: BTreeSet::new(),
-            check: None,
+            checks: BTreeMap::new(),
         };
         (supervisor, handle)
     }
@@ -156,12 +156,11 @@ impl Supervisor {
             if !changes.is_empty() {
                 self.store.run(move |store| store.commit(&changes)).await?;
             }
-            self.view.send_replace(View {
-                last_seq: self.book.last_seq(),
-                active: self.book.any_alive(),
-            });
-            if let Some((_, seq)) = self.book.engine_cursor() {
-                self.acked.send_if_modified(|acked| std::mem::replace(acked, seq) != seq);
+            self.view.send_replace(View::of(&self.book));
+            for seat in Seat::all() {
+                if let Some((_, seq)) = self.book.engine_cursor(seat) {
+                    self.acked[seat.index()].send_if_modified(|acked| std::mem::replace(acked, seq) != seq);
+                }
             }
             for effect in effects {
                 self.carry_out(effect).await?;
@@ -301,19 +300,19 @@ impl Supervisor {
                     info!(%dataflow, "all log lines of the run are shipped");
                 }
             }
-            Input::EngineUp { welcome, done } => {
-                self.engine_up(*welcome, changes, effects);
+            Input::EngineUp { seat, welcome, done } => {
+                self.engine_up(seat, *welcome, changes, effects);
                 effects.push(Effect::Done(done));
             }
             Input::EngineEvent(event) => self.engine_event(event, changes, effects),
-            Input::EngineLost { message, done } => {
-                for id in self.book.alive() {
+            Input::EngineLost { seat, message, done } => {
+                for id in self.book.alive_in(seat) {
                     self.lose(id, &message, changes, effects);
                 }
-                self.check = None;
+                self.checks.remove(&seat);
                 effects.push(Effect::Done(done));
             }
-            Input::EngineCursor(reply) => effects.push(Effect::Cursor(reply)),
+            Input::EngineCursor { seat, reply } => effects.push(Effect::Cursor(seat, reply)),
             Input::Join(reply) => effects.push(Effect::Join(reply)),
         }
     }

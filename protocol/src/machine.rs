@@ -33,6 +33,8 @@ pub enum EngineStatus {
         pid: u32,
         /// Version of the dora engine inside.
         dora_version: String,
+        /// Engines of an older program beside it, which still have runs and take no new ones.
+        older: u32,
     },
     /// It is not there.
     Down {

@@ -226,6 +226,7 @@ fn machines() {
         engine: EngineId(Uuid::nil()),
         pid: 0,
         dora_version: String::new(),
+        older: 0,
     };
     pinned(&up, 1);
     pinned(&EngineStatus::Down { reason: String::new() }, 2);

@@ -300,10 +300,11 @@ fn phase() -> impl Strategy<Value = RunPhase> {
 fn engine_status() -> impl Strategy<Value = EngineStatus> {
     prop_oneof![
         Just(EngineStatus::Starting),
-        (uuid(), any::<u32>(), ".{0,10}").prop_map(|(engine, pid, dora_version)| EngineStatus::Up {
+        (uuid(), any::<u32>(), ".{0,10}", any::<u32>()).prop_map(|(engine, pid, dora_version, older)| EngineStatus::Up {
             engine: EngineId(engine),
             pid,
             dora_version,
+            older,
         }),
         ".{0,60}".prop_map(|reason| EngineStatus::Down { reason }),
     ]

@@ -67,7 +67,10 @@ fn table(machines: &[MachineSummary], now: u64) -> Table {
         };
         let engine = match &machine.facts.engine {
             EngineStatus::Starting => "starting".to_owned(),
-            EngineStatus::Up { dora_version, .. } => format!("dora {dora_version}"),
+            EngineStatus::Up {
+                dora_version, older: 0, ..
+            } => format!("dora {dora_version}"),
+            EngineStatus::Up { dora_version, older, .. } => format!("dora {dora_version}, {older} older"),
             EngineStatus::Down { reason } => format!("down: {reason}"),
         };
         let labels: Vec<_> = machine

@@ -137,6 +137,8 @@ pub struct Machine<'a> {
     pub dora_version: Option<&'a str>,
     /// Process id of the engine, while it is up.
     pub engine_pid: Option<u32>,
+    /// Engines of an older program beside it, which still have runs and take no new ones.
+    pub engines_older: u32,
     /// Dataflows that run on it.
     pub dataflows: &'a [DataflowId],
     /// Others that came with its identity of late and were refused.
@@ -346,6 +348,10 @@ impl<'a> From<&'a MachineSummary> for Machine<'a> {
             EngineStatus::Up { pid, dora_version, .. } => ("up", Some(dora_version.as_str()), Some(*pid), None),
             EngineStatus::Down { reason } => ("down", None, None, Some(reason.as_str())),
         };
+        let engines_older = match &machine.facts.engine {
+            EngineStatus::Up { older, .. } => *older,
+            EngineStatus::Starting | EngineStatus::Down { .. } => 0,
+        };
         Self {
             name: &machine.name,
             connected: machine.reach == Reach::Connected,
@@ -359,6 +365,7 @@ impl<'a> From<&'a MachineSummary> for Machine<'a> {
             engine_reason,
             dora_version,
             engine_pid,
+            engines_older,
             dataflows: &machine.dataflows,
             quarantined: machine.quarantined.iter().map(Twin::from).collect(),
         }

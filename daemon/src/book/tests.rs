@@ -34,15 +34,17 @@ fn plan(id: DataflowId, machines: &[(&str, &str)]) -> RunPlan {
         files: Files::OnMachine(String::new()),
         outputs: Vec::new(),
         owns_dir: true,
+        seat: Seat::default(),
     }
 }
 
 fn book_with(runs: u128) -> (Book, Vec<DataflowId>) {
-    let mut book = Book::new("m".parse().unwrap(), BTreeMap::new(), 0, None);
+    let mut book = Book::new("m".parse().unwrap(), BTreeMap::new(), 0, BTreeMap::new());
     let ids: Vec<_> = (1..=runs).map(|n| DataflowId(Uuid::from_u128(n))).collect();
     for id in &ids {
         book.add(plan(*id, &[("a", "m"), ("b", "M"), ("c", "other")]), &mut Changes::default());
     }
+    book.follow_engine(Seat::default(), ENGINE, &mut Changes::default());
     (book, ids)
 }
 
@@ -154,4 +156,27 @@ fn failures_of_a_large_run_fit_into_one_frame() {
         panic!("{failures:?}");
     };
     assert!(stderr.len() <= 1024 && stderr.ends_with("end"));
+}
+
+#[test]
+fn two_engines_are_told_apart_by_their_places_and_ids() {
+    let (mut book, ids) = book_with(1);
+    let (second, newer) = (Seat::all().nth(1).unwrap(), EngineId(Uuid::from_u128(9)));
+    let mut changes = Changes::default();
+    book.follow_engine(second, newer, &mut changes);
+    let mut newcomer = plan(DataflowId(Uuid::from_u128(2)), &[("a", "m")]);
+    newcomer.seat = second;
+    let id = newcomer.order.dataflow;
+    book.add(newcomer, &mut changes);
+    assert_eq!(
+        (book.alive_in(Seat::default()), book.alive_in(second)),
+        (ids.clone(), vec![id])
+    );
+
+    let finished = || EngineEvent::Finished { failures: vec![] };
+    book.apply(ENGINE, 1, 1, None, finished(), &mut changes);
+    book.apply(newer, 1, 1, Some(id), finished(), &mut changes);
+    assert_eq!(book.engine_cursor(Seat::default()), Some((ENGINE, 1)));
+    assert_eq!(changes.engine_cursors.unwrap()[&second], (newer, 1));
+    assert_eq!((book.alive_in(Seat::default()), book.alive_in(second)), (ids, vec![]));
 }

@@ -7,7 +7,7 @@
 //! A disk that was cloned bit by bit keeps everything, this mark included. Its boot id tells it apart, at the coordinator.
 
 use super::{
-    CURSORS, Fault, KEY_ENGINE, KEY_ENGINE_CURSOR, KEY_HOME, KEY_INSTANCE, KEY_LAST_SEQ, MESSAGES, META, OUTBOX, PLANS, STATES,
+    CURSORS, Fault, KEY_ENGINE_CURSORS, KEY_ENGINES, KEY_HOME, KEY_INSTANCE, KEY_LAST_SEQ, MESSAGES, META, OUTBOX, PLANS, STATES,
     Store, StoreError, get, put,
 };
 use dora_remote_protocol::ids::{BootId, InstanceId};
@@ -72,7 +72,7 @@ impl Store {
                 return Ok(Settled::AtHome);
             }
             put(&mut meta, KEY_INSTANCE, &InstanceId(Uuid::new_v4()))?;
-            for key in [KEY_LAST_SEQ, KEY_ENGINE, KEY_ENGINE_CURSOR] {
+            for key in [KEY_LAST_SEQ, KEY_ENGINES, KEY_ENGINE_CURSORS] {
                 meta.remove(key)?;
             }
             let (runs, events) = (tx.open_table(STATES)?.len()?, tx.open_table(OUTBOX)?.len()?);
@@ -94,7 +94,10 @@ fn clear<K: redb::Key + 'static, V: redb::Value + 'static>(table: &mut redb::Tab
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::records::{Changes, EngineRecord};
+    use crate::{
+        records::{Changes, EngineRecord},
+        seat::Seat,
+    };
     use dora_remote_protocol::{
         ids::{DataflowId, EngineId},
         machine::{Lifecycle, LifecycleEvent},
@@ -111,7 +114,7 @@ mod tests {
         assert_eq!(store.settle(boot(), || false).unwrap(), Settled::AtHome);
         let engine = EngineId(Uuid::new_v4());
         let changes = Changes {
-            engine_cursor: Some((engine, 3)),
+            engine_cursors: Some([(Seat::default(), (engine, 3))].into()),
             events: vec![LifecycleEvent {
                 seq: 1,
                 at_unix_ms: 1,
@@ -123,7 +126,9 @@ mod tests {
         store.commit(&changes).unwrap();
         let process = None;
         store
-            .set_engine(&EngineRecord {
+            .set_engine(EngineRecord {
+                seat: Seat::default(),
+                program: None,
                 engine,
                 process,
                 boot: boot(),
@@ -143,9 +148,9 @@ mod tests {
         assert_eq!(copy.settle(boot(), || false).unwrap(), Settled::Copied { runs, events });
         assert_eq!(copy.settle(boot(), || false).unwrap(), Settled::AtHome, "once");
         assert_ne!(copy.instance().unwrap(), instance);
-        assert!(copy.outbox(0, 10, usize::MAX).unwrap().is_empty() && copy.engine().unwrap().is_none());
+        assert!(copy.outbox(0, 10, usize::MAX).unwrap().is_empty() && copy.engines().unwrap().is_empty());
         let loaded = copy.load().unwrap();
-        assert_eq!((loaded.last_seq, loaded.engine_cursor), (0, None));
+        assert_eq!((loaded.last_seq, loaded.engine_cursors.len()), (0, 0));
         let original = Store::open(&original).unwrap();
         assert_eq!(original.settle(boot(), || false).unwrap(), Settled::AtHome);
         assert_eq!(original.instance().unwrap(), instance);

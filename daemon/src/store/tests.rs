@@ -9,6 +9,7 @@ use dora_remote_protocol::{
     agent_to_engine::RunOrder,
     dataflow::{Files, PlacedNode},
     engine_to_agent::EngineEvent,
+    ids::EngineId,
     log_line::LogLevel,
     machine::Lifecycle,
 };
@@ -31,12 +32,13 @@ fn plan(id: DataflowId) -> RunPlan {
         files: Files::OnMachine("/x".to_owned()),
         outputs: Vec::new(),
         owns_dir: false,
+        seat: Seat::default(),
     }
 }
 
 fn book(store: &Store) -> Book {
     let loaded = store.load().unwrap();
-    Book::new("m".parse().unwrap(), loaded.runs, loaded.last_seq, loaded.engine_cursor)
+    Book::new("m".parse().unwrap(), loaded.runs, loaded.last_seq, loaded.engine_cursors)
 }
 
 #[test]
@@ -65,7 +67,7 @@ fn an_engine_event_takes_effect_exactly_once() {
         let store = Store::open(&path).unwrap();
         let (mut book, mut changes) = (book(&store), Changes::default());
         book.add(plan(id), &mut changes);
-        book.follow_engine(engine, &mut changes);
+        book.follow_engine(Seat::default(), engine, &mut changes);
         book.apply(engine, 1, 5, Some(id), started(), &mut changes);
         store.commit(&changes).unwrap();
         // A crash before the commit: the engine sends event 2 again.
@@ -80,9 +82,9 @@ fn an_engine_event_takes_effect_exactly_once() {
     }
     let store = Store::open(&path).unwrap();
     let mut book = book(&store);
-    assert_eq!(book.engine_cursor(), Some((engine, 1)));
+    assert_eq!(book.engine_cursor(Seat::default()), Some((engine, 1)));
     let mut changes = Changes::default();
-    book.follow_engine(engine, &mut changes);
+    book.follow_engine(Seat::default(), engine, &mut changes);
     book.apply(engine, 1, 5, Some(id), started(), &mut changes);
     assert!(changes.is_empty(), "an event that was applied before");
     book.apply(
@@ -116,6 +118,7 @@ fn messages_go_when_they_are_acknowledged_and_runs_go_whole() {
     for run in [id, other] {
         book.add(plan(run), &mut changes);
     }
+    book.follow_engine(Seat::default(), engine, &mut changes);
     for seq in 1..=10 {
         let what = EngineEvent::Message {
             source: if seq % 2 == 0 { LogSource::Build } else { LogSource::Machine },

@@ -1,7 +1,7 @@
 //! What the supervisor has done once its changes are stored: answers, commands for the tail, and tasks that report back.
 
 use super::{Input, JoinReport, Reply, Supervisor, prepare::Hands};
-use crate::{engine_client::EngineHandle, store::StoreError, tail::TailCommand, workdir::Workdirs};
+use crate::{engine_client::EngineHandle, seat::Seat, store::StoreError, tail::TailCommand, workdir::Workdirs};
 use dora_remote_link::Peer;
 use dora_remote_protocol::{
     agent_to_engine::EngineOrder,
@@ -23,7 +23,7 @@ const FORGET_DEADLINE: Duration = Duration::from_secs(5);
 pub(super) enum Effect {
     Answer(Reply, Result<(), Refusal>),
     Done(oneshot::Sender<()>),
-    Cursor(oneshot::Sender<Option<(EngineId, u64)>>),
+    Cursor(Seat, oneshot::Sender<Option<(EngineId, u64)>>),
     Join(oneshot::Sender<JoinReport>),
     Tail(TailCommand),
     Start(Job),
@@ -37,7 +37,7 @@ pub(super) enum Job {
     Stop { request: StopRun, reply: Option<Reply> },
     Remove { dataflow: DataflowId, owns_dir: bool },
     Discard { dataflow: DataflowId, owns_dir: bool },
-    EndStray { dataflow: DataflowId },
+    EndStray { dataflow: DataflowId, seat: Seat },
 }
 
 impl Supervisor {
@@ -46,7 +46,7 @@ impl Supervisor {
         match effect {
             Effect::Answer(reply, result) => drop(reply.send(result)),
             Effect::Done(done) => drop(done.send(())),
-            Effect::Cursor(reply) => drop(reply.send(self.book.engine_cursor())),
+            Effect::Cursor(seat, reply) => drop(reply.send(self.book.engine_cursor(seat))),
             Effect::Join(reply) => {
                 let untold: BTreeSet<DataflowId> = self.store.run(crate::store::Store::runs_in_outbox).await?;
                 let report = JoinReport {
@@ -61,11 +61,26 @@ impl Supervisor {
         Ok(())
     }
 
+    /// The place of the engine that has a run.
+    fn seat_of(&self, dataflow: DataflowId) -> Seat {
+        self.book
+            .get(dataflow)
+            .map_or_else(|| self.engines.present(), |run| run.plan.seat)
+    }
+
     fn start(&self, job: Job) {
-        let (engine, workdirs, inbox) = (self.engine.clone(), self.workdirs.clone(), self.inbox.clone());
+        let seat = match &job {
+            Job::EndStray { seat, .. } => *seat,
+            Job::Spawn { dataflow } | Job::Remove { dataflow, .. } => self.seat_of(*dataflow),
+            Job::Release { request } => self.seat_of(request.dataflow),
+            Job::Stop { request, .. } => self.seat_of(request.dataflow),
+            Job::Prepare { .. } | Job::Discard { .. } => self.engines.present(),
+        };
+        let (engine, workdirs, inbox) = (self.engines.line(seat).clone(), self.workdirs.clone(), self.inbox.clone());
         let hands = Hands {
             machine: self.machine.clone(),
-            engine: self.engine.clone(),
+            engine: engine.clone(),
+            seat,
             workdirs: self.workdirs.clone(),
             policy: self.policy.clone(),
         };
@@ -112,7 +127,7 @@ impl Supervisor {
                     Input::Removed(dataflow)
                 }
                 Job::Discard { dataflow, owns_dir } => return clear(dataflow, owns_dir, &engine, &workdirs).await,
-                Job::EndStray { dataflow } => {
+                Job::EndStray { dataflow, .. } => {
                     let order = EngineOrder::Stop {
                         dataflow,
                         grace_ms: None,

@@ -8,6 +8,7 @@ use crate::{
     clock::now_unix_ms,
     engine_client::{Event, Welcome},
     records::{Changes, Run},
+    seat::Seat,
     tail::TailCommand,
 };
 use dora_remote_protocol::{engine_to_agent::EngineEvent, ids::DataflowId};
@@ -21,15 +22,19 @@ pub(super) struct Check {
 }
 
 impl Supervisor {
-    pub(super) fn engine_up(&mut self, welcome: Welcome, changes: &mut Changes, effects: &mut Vec<Effect>) {
-        if self.book.engine_cursor().is_some_and(|(known, _)| known != welcome.engine) {
+    pub(super) fn engine_up(&mut self, seat: Seat, welcome: Welcome, changes: &mut Changes, effects: &mut Vec<Effect>) {
+        if self
+            .book
+            .engine_cursor(seat)
+            .is_some_and(|(known, _)| known != welcome.engine)
+        {
             let text = format!("the engine of machine `{}` was replaced", self.machine);
-            for id in self.book.alive() {
+            for id in self.book.alive_in(seat) {
                 self.lose(id, &text, changes, effects);
             }
         }
-        self.book.follow_engine(welcome.engine, changes);
-        let mut missing = self.book.alive();
+        self.book.follow_engine(seat, welcome.engine, changes);
+        let mut missing = self.book.alive_in(seat);
         for run in &welcome.runs {
             let id = run.order.dataflow;
             missing.retain(|missing| *missing != id);
@@ -37,13 +42,14 @@ impl Supervisor {
                 self.book.catch_up(run, changes);
             } else if !self.preparing.contains_key(&id) {
                 warn!(dataflow = %id, "the engine has a run that this daemon does not know; it is ended");
-                effects.push(Effect::Start(Job::EndStray { dataflow: id }));
+                effects.push(Effect::Start(Job::EndStray { dataflow: id, seat }));
             }
         }
-        self.check = Some(Check {
+        let check = Check {
             last_seq: welcome.last_seq,
             missing,
-        });
+        };
+        self.checks.insert(seat, check);
     }
 
     pub(super) fn engine_event(&mut self, event: Event, changes: &mut Changes, effects: &mut Vec<Effect>) {
@@ -79,12 +85,12 @@ impl Supervisor {
     }
 
     pub(super) fn check_missing(&mut self, changes: &mut Changes, effects: &mut Vec<Effect>) {
-        let done = self.book.engine_cursor().map_or(0, |(_, seq)| seq);
-        let Some(check) = self.check.take_if(|check| check.last_seq <= done) else {
-            return;
-        };
+        let book = &self.book;
+        let is_due = |seat: &Seat, check: &mut Check| book.engine_cursor(*seat).is_some_and(|(_, done)| check.last_seq <= done);
+        let due = self.checks.extract_if(.., is_due);
+        let missing: Vec<_> = due.flat_map(|(_, check)| check.missing).collect();
         let text = format!("the engine of machine `{}` no longer knows the run", self.machine);
-        for id in check.missing {
+        for id in missing {
             if self.book.get(id).is_some_and(Run::is_alive) {
                 self.lose(id, &text, changes, effects);
             }

@@ -1,8 +1,10 @@
 //! Everything that can happen to the supervisor, and the handle through which it happens.
 
 use crate::{
+    book::Book,
     engine_client::{Event, Welcome},
     records::RunPlan,
+    seat::{SEATS, Seat},
 };
 use dora_remote_link::Peer;
 use dora_remote_protocol::{
@@ -58,15 +60,23 @@ pub(crate) enum Input {
     Shipped(DataflowId),
     /// An engine answered.
     EngineUp {
+        seat: Seat,
         welcome: Box<Welcome>,
         done: oneshot::Sender<()>,
     },
     /// Something happened in the engine.
     EngineEvent(Event),
-    /// The engine is dead, and so is all that it had made.
-    EngineLost { message: String, done: oneshot::Sender<()> },
-    /// Asks for the engine and the last event of it that is stored.
-    EngineCursor(oneshot::Sender<Option<(EngineId, u64)>>),
+    /// The engine of a place is dead, and so is all that it had made.
+    EngineLost {
+        seat: Seat,
+        message: String,
+        done: oneshot::Sender<()>,
+    },
+    /// Asks for the engine of a place and the last event of it that is stored.
+    EngineCursor {
+        seat: Seat,
+        reply: oneshot::Sender<Option<(EngineId, u64)>>,
+    },
     /// Asks for what a joining machine reports.
     Join(oneshot::Sender<JoinReport>),
 }
@@ -93,18 +103,38 @@ pub(crate) struct View {
     pub(crate) last_seq: u64,
     /// Whether any run has not ended.
     pub(crate) active: bool,
+    /// Whether any run has not ended of the engine in each place.
+    pub(crate) busy: [bool; SEATS],
 }
+
+impl View {
+    pub(super) fn of(book: &Book) -> Self {
+        let mut busy = [false; SEATS];
+        for seat in Seat::all() {
+            busy[seat.index()] = !book.alive_in(seat).is_empty();
+        }
+        Self {
+            last_seq: book.last_seq(),
+            active: book.any_alive(),
+            busy,
+        }
+    }
+}
+
+/// The number of the last event of each engine that is stored.
+pub(super) type Acked = [watch::Sender<u64>; SEATS];
 
 /// A handle of the supervisor. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct SupervisorHandle {
     inbox: mpsc::Sender<Input>,
     view: watch::Receiver<View>,
-    acked: watch::Receiver<u64>,
+    acked: [watch::Receiver<u64>; SEATS],
 }
 
 impl SupervisorHandle {
-    pub(super) fn new(inbox: mpsc::Sender<Input>, view: watch::Receiver<View>, acked: watch::Receiver<u64>) -> Self {
+    pub(super) fn new(inbox: mpsc::Sender<Input>, view: watch::Receiver<View>, acked: &Acked) -> Self {
+        let acked = acked.each_ref().map(watch::Sender::subscribe);
         Self { inbox, view, acked }
     }
 
@@ -139,8 +169,8 @@ impl SupervisorHandle {
         self.view.clone()
     }
 
-    /// Number of the last engine event that is stored.
-    pub(crate) fn acked(&self) -> watch::Receiver<u64> {
-        self.acked.clone()
+    /// Number of the last event that is stored of the engine in a place.
+    pub(crate) fn acked(&self, seat: Seat) -> watch::Receiver<u64> {
+        self.acked[seat.index()].clone()
     }
 }

@@ -5,6 +5,7 @@ use crate::{
     engine_client::EngineHandle,
     policy::Policy,
     records::RunPlan,
+    seat::Seat,
     workdir::{Workdir, Workdirs},
 };
 use dora_remote_link::Peer;
@@ -25,7 +26,9 @@ const CHECK_DEADLINE: Duration = Duration::from_secs(90);
 /// What preparing works with.
 pub(super) struct Hands {
     pub(super) machine: MachineName,
+    /// The engine that takes new runs, and its place.
     pub(super) engine: EngineHandle,
+    pub(super) seat: Seat,
     pub(super) workdirs: Workdirs,
     pub(super) policy: Option<Arc<Policy>>,
 }
@@ -44,6 +47,7 @@ impl Hands {
                 files,
                 outputs,
                 owns_dir: dir.owned,
+                seat: self.seat,
             }),
             Err(refusal) => {
                 clear(dataflow, dir.owned, &self.engine, &self.workdirs).await;

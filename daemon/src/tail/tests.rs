@@ -1,7 +1,7 @@
 //! The whole tail: files and messages in, batches out, restarts in between.
 
 use super::*;
-use crate::{book::Book, records::Changes, store::Store};
+use crate::{book::Book, records::Changes, seat::Seat, store::Store};
 use dora_remote_protocol::{
     agent_to_engine::RunOrder,
     dataflow::Files,
@@ -36,6 +36,7 @@ fn plan(dataflow: DataflowId, dir: &Path) -> RunPlan {
         files: Files::OnMachine(String::new()),
         outputs: vec![output("a"), output("b"), silent],
         owns_dir: false,
+        seat: Seat::default(),
     }
 }
 
@@ -126,8 +127,12 @@ async fn messages_come_in_order_and_dropped_ones_are_counted() {
     let plan = plan(DataflowId(Uuid::now_v7()), dir.path());
     let (tail, mut outputs, store, _closed) = start(dir.path());
     let (engine, id) = (EngineId(Uuid::new_v4()), plan.order.dataflow);
-    let (mut book, mut changes) = (Book::new("m".parse().unwrap(), BTreeMap::new(), 0, None), Changes::default());
+    let (mut book, mut changes) = (
+        Book::new("m".parse().unwrap(), BTreeMap::new(), 0, BTreeMap::new()),
+        Changes::default(),
+    );
     book.add(plan.clone(), &mut changes);
+    book.follow_engine(Seat::default(), engine, &mut changes);
     let message = |seq: u64| EngineEvent::Message {
         source: LogSource::Machine,
         level: LogLevel::Info,
