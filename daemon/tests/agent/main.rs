@@ -15,5 +15,6 @@ mod renewal;
 mod shut_out;
 mod silence;
 mod trust;
+mod upgrade;
 mod witness;
 mod world;
