@@ -281,7 +281,7 @@ impl Connection {
 fn too_old() -> Refusal {
     let text = "the engine of the machine is of an older build, which cannot do that";
     Refusal::new(RefusalCode::VersionMismatch, text)
-        .hint("it is replaced when its daemon is restarted while no dataflow runs on the machine")
+        .hint("stop the dataflow and start it again: it gets an engine of the present build")
 }
 
 async fn send(writer: &mut OwnedWriteHalf, what: &impl Serialize) -> Result<(), EngineError> {

@@ -10,6 +10,7 @@ use crate::{
     python,
     run_cli::{Cli, Outcome},
 };
+use nix::sys::signal::Signal;
 use std::{
     collections::BTreeMap,
     fs::{self, File},
@@ -39,6 +40,8 @@ pub struct Cluster {
     coordinator: Option<Child>,
     daemons: BTreeMap<String, Child>,
     labels: BTreeMap<String, String>,
+    /// The program of daemons, where one was installed.
+    installed: Option<PathBuf>,
 }
 
 impl Cluster {
@@ -100,6 +103,7 @@ impl Cluster {
             coordinator: None,
             daemons: BTreeMap::new(),
             labels: BTreeMap::new(),
+            installed: None,
         };
         let authority = cluster.path("authority");
         cluster
@@ -212,7 +216,7 @@ impl Cluster {
             text(&authority),
         ];
         let place = self.world.as_ref().map(|world| world.prefix("cloud"));
-        self.coordinator = Some(self.spawn(place, "coordinator.log", &arguments));
+        self.coordinator = Some(self.spawn(place, &binary::program(), "coordinator.log", &arguments));
     }
 
     /// Ends the coordinator as a power cut would.
@@ -285,8 +289,32 @@ impl Cluster {
             arguments.extend(["--policy", text(&policy)]);
         }
         let place = self.world.as_ref().map(|world| world.prefix("robot"));
-        let child = self.spawn(place, &format!("{machine}.log"), &arguments);
+        let program = self.installed.clone().unwrap_or_else(binary::program);
+        let child = self.spawn(place, &program, &format!("{machine}.log"), &arguments);
         self.daemons.insert(machine.to_owned(), child);
+    }
+
+    /// Installs the program for daemons that are started from now on, as a package does: under its path lies another file then, and what
+    /// runs goes on with the former one.
+    ///
+    /// # Panics
+    /// When it cannot be copied.
+    pub fn install(&mut self) {
+        let (installed, fresh) = (self.path("installed"), self.path("installed.new"));
+        fs::copy(binary::program(), &fresh).expect("room for a copy");
+        fs::rename(&fresh, &installed).expect("our own folder");
+        self.installed = Some(installed);
+    }
+
+    /// Tells the agent of a machine to end, and waits until it has.
+    ///
+    /// # Panics
+    /// When it does not run, or does not end.
+    pub fn stop_daemon(&mut self, machine: &str) {
+        let mut child = self.daemons.remove(machine).expect("a daemon that runs");
+        processes::signal(child.id(), Signal::SIGTERM);
+        let status = patience::until("the end of a daemon", || child.try_wait().expect("our own child"));
+        assert!(status.success(), "{status}");
     }
 
     /// Ends the agent of a machine as a crash would. Its engine and nodes are left alone.
@@ -329,10 +357,11 @@ impl Cluster {
     /// Every living process of this cluster but its coordinator, daemons and commands.
     #[must_use]
     pub fn nodes(&self) -> Vec<Process> {
-        let programs = binary::program();
-        let program = text(&programs);
+        let programs = [Some(binary::program()), self.installed.clone()];
         let mut found = processes::of_cluster(&self.marker, self.folder.path());
-        found.retain(|process| !process.command.starts_with(program));
+        for program in programs.iter().flatten() {
+            found.retain(|process| !process.command.starts_with(text(program)));
+        }
         found.retain(|process| process.variable(processes::ENGINE_MARKER).is_some());
         found
     }
@@ -367,14 +396,14 @@ impl Cluster {
         text(&folder.join("dataflow.yml")).to_owned()
     }
 
-    fn spawn(&self, place: Option<Vec<String>>, log: &str, arguments: &[&str]) -> Child {
+    fn spawn(&self, place: Option<Vec<String>>, program: &Path, log: &str, arguments: &[&str]) -> Child {
         let log = File::options()
             .create(true)
             .append(true)
             .open(self.path(log))
             .expect("our own folder");
         let mut words = place.unwrap_or_default();
-        words.push(text(&binary::program()).to_owned());
+        words.push(text(program).to_owned());
         words.extend(arguments.iter().map(|word| (*word).to_owned()));
         Command::new(&words[0])
             .args(&words[1..])
@@ -418,7 +447,7 @@ impl Cluster {
         logs.extend(
             self.daemons
                 .keys()
-                .map(|machine| self.path(machine).join("engine/engine.log")),
+                .flat_map(|machine| ["engine", "engine-1"].map(|engine| self.path(machine).join(engine).join("engine.log"))),
         );
         logs.sort();
         for log in logs {
