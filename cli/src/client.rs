@@ -4,6 +4,7 @@
 //! a task of its own, see `keeper.rs`. A session that follows something never gives up by itself; see `returning.rs`.
 
 mod keeper;
+mod network;
 mod outage;
 mod returning;
 mod seek;
@@ -25,6 +26,7 @@ use dora_remote_protocol::{
     request::Request,
 };
 use keeper::Keeper;
+use network::Mover;
 use outage::Outage;
 use returning::Sought;
 use seek::Tried;
@@ -32,15 +34,17 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex as StdMutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use uuid::Uuid;
 
 /// A session with one coordinator.
 pub struct Session {
     shared: Arc<Shared>,
     keeper: Keeper,
+    /// Where something is followed.
+    _mover: Option<Mover>,
 }
 
 /// What the commands and the keeper of the certificate have in common.
@@ -55,6 +59,8 @@ struct Shared {
     /// Held by the one that looks for a new connection.
     seeking: Mutex<Sought>,
     outage: Outage,
+    /// When the machine last came to another network.
+    moved: watch::Sender<Option<Instant>>,
 }
 
 /// With what is dialled: replaced as one when the certificate is renewed.
@@ -87,9 +93,11 @@ impl Session {
             peer: Mutex::new(peer),
             seeking: Mutex::default(),
             outage: Outage::new(printer),
+            moved: watch::Sender::default(),
         });
         Ok(Self {
             keeper: Keeper::start(Arc::clone(&shared)),
+            _mover: (kind != DialKind::Command).then(|| Mover::start(Arc::clone(&shared))),
             shared,
         })
     }

@@ -20,13 +20,13 @@ pub(crate) use keys::{Keys, load_credentials};
 
 use crate::{handlers::Orders, on_revoked::OnRevoked, store::StoreError, store_thread::StoreHandle, supervisor::View};
 use dora_remote_certs::{Clock, FloorClock};
-use dora_remote_link::{Address, CallError, CloseCode, Dialer, Peer, Tasks};
+use dora_remote_link::{Address, CallError, CloseCode, Dialer, NetworkChange, NetworkWatch, Peer, Tasks};
 use dora_remote_protocol::{dataflow::Labels, machine::EngineStatus, refusal::RefusalCode};
 use greeting::Greeter;
 use hold::{Hold, interval};
 use renew::{PeerTime, Renewer};
 use seek::{Found, Seeker};
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -66,6 +66,9 @@ pub(crate) struct Session {
     renewer: Renewer,
     view: watch::Receiver<View>,
     joined: watch::Sender<Option<Peer>>,
+    network: NetworkWatch,
+    /// Where the coordinator was last.
+    remote: Option<SocketAddr>,
     tasks: Tasks,
     /// What has dialled the connection in use: no longer that of the keys once these were renewed.
     dialer: Arc<Dialer>,
@@ -106,6 +109,8 @@ impl Session {
             greeter,
             renewer,
             joined,
+            network: NetworkWatch::new(),
+            remote: None,
             tasks,
         }
     }
@@ -135,9 +140,11 @@ impl Session {
                 view: &self.view,
                 tasks: &self.tasks,
                 peer: &peer,
+                dialer: &self.dialer,
                 time,
             };
-            let cut = hold.run(beat, &mut self.renewer, &shutdown).await?;
+            let cut = hold.run(beat, &mut self.renewer, &mut self.network, &shutdown).await?;
+            self.remote = Some(peer.remote_address());
             self.joined.send_replace(None);
             silent = match cut {
                 Cut::Shutdown => {
@@ -168,7 +175,20 @@ impl Session {
     async fn find(&mut self, silent: &mut Option<Silent>) -> Result<Joined, StoreError> {
         let since = Instant::now();
         loop {
-            let way = match self.seeker.seek(silent, since).await {
+            let found = tokio::select! {
+                biased;
+                found = self.seeker.seek(silent, since) => found,
+                change = self.network.changed(self.remote) => {
+                    if change == NetworkChange::Moved {
+                        info!("this machine has come to another network");
+                        // The silent connection may come along.
+                        let _ = self.dialer.rebind();
+                        self.seeker.hurry();
+                    }
+                    continue;
+                }
+            };
+            let way = match found {
                 Found::Back(silent) => {
                     info!(after = ?since.elapsed(), "the coordinator answers again");
                     return Ok(Joined::Back(silent));

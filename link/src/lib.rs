@@ -9,7 +9,8 @@
 //! - [`hello`], [`peer`], [`close`]: its first words, its life, its end;
 //! - [`call`], [`feed`], [`upload`], [`router`], [`serve`]: what is said on it;
 //! - [`patience`], [`shutdown`], [`retry`], [`error`]: how long peers are waited for, ending, trying again, and what can go wrong;
-//!   [`Nudges`]: when a reader makes itself heard.
+//!   [`Nudges`]: when a reader makes itself heard; [`network`]: when the machine has come to
+//!   another network.
 
 pub mod accept;
 pub mod address;
@@ -30,6 +31,7 @@ mod idle;
 mod intake;
 pub mod join;
 mod keys;
+pub mod network;
 mod nudge;
 mod overstay;
 pub mod patience;
@@ -57,6 +59,7 @@ pub use facade::CredentialsReplacer;
 pub use feed::{Feed, FeedSink, Gone, Pulse};
 pub use hello::Speaker;
 pub use join::JoinDialer;
+pub use network::{NetworkChange, NetworkWatch};
 pub use nudge::Nudges;
 pub use patience::Patience;
 pub use peer::{Peer, Rights};

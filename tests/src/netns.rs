@@ -1,10 +1,12 @@
-//! A small world of network namespaces: a cloud, a laptop, a home router that masquerades, and a robot behind it.
+//! A small world of network namespaces: a cloud, a laptop, a home router that masquerades, a robot behind it, and a mobile network to
+//! which the robot can go.
 //!
 //! ```text
-//! cloud 198.51.100.1 --+
-//! laptop 203.0.113.1 --+-- internet --- 192.0.2.1 router 192.168.50.1 --- 192.168.50.2 robot
+//! cloud 198.51.100.1 --+              +-- 192.0.2.1 router 192.168.50.1 --- 192.168.50.2 robot
+//! laptop 203.0.113.1 --+-- internet --+
+//!                                     +-- 192.0.3.1 tower  10.60.0.1 ------ 10.60.0.9    robot, later
 //! ```
-//! The internet knows no way to 192.168.50.0/24, so nobody can dial the robot. No interface is made outside of the namespaces, names
+//! The internet knows no way to 192.168.50.0/24 and 10.60.0.0/24, so nobody can dial the robot. No interface is made outside of the namespaces, names
 //! carry this process's id, and all of it is gone with the [`World`].
 
 use std::{
@@ -21,10 +23,13 @@ pub const ROUTER: &str = "192.0.2.1";
 /// Its address after [`World::rebind_address`].
 pub const ROUTER_LATER: &str = "192.0.2.77";
 
+/// Address of the mobile network on the internet, with which the robot is seen after [`World::robot_to_mobile`].
+pub const TOWER: &str = "192.0.3.1";
+
 /// Where the router finds the internet.
 const INTERNET: &str = "192.0.2.254";
 
-const PLACES: [&str; 5] = ["internet", "cloud", "laptop", "router", "robot"];
+const PLACES: [&str; 6] = ["internet", "cloud", "laptop", "router", "tower", "robot"];
 
 /// The namespaces of one test.
 #[derive(Debug)]
@@ -88,6 +93,24 @@ impl World {
         self.router(&["route", "replace", "default", "via", INTERNET]);
     }
 
+    /// The robot loses its network, interface and address included.
+    pub fn robot_leaves(&self) {
+        self.must("robot", &["ip", "link", "del", "up0"]);
+    }
+
+    /// The robot, which has left, comes to the mobile network.
+    pub fn robot_to_mobile(&self) {
+        self.connect("robot", "10.60.0.9/24", "tower", "cell0", "10.60.0.1/24");
+        self.must("robot", &["ip", "route", "add", "default", "via", "10.60.0.1"]);
+    }
+
+    /// The laptop gets another address.
+    pub fn move_laptop(&self) {
+        self.must("laptop", &["ip", "addr", "del", "203.0.113.1/24", "dev", "up0"]);
+        self.must("laptop", &["ip", "addr", "add", "203.0.113.9/24", "dev", "up0"]);
+        self.must("laptop", &["ip", "route", "add", "default", "via", "203.0.113.254"]);
+    }
+
     /// Whether a packet from one place reaches an address and an answer comes back: a closed TCP port that says so.
     #[must_use]
     pub fn reaches(&self, place: &str, address: &str) -> bool {
@@ -108,24 +131,32 @@ impl World {
         self.connect("cloud", "198.51.100.1/24", "internet", "cloud0", "198.51.100.254/24");
         self.connect("laptop", "203.0.113.1/24", "internet", "laptop0", "203.0.113.254/24");
         self.connect("router", "192.0.2.1/24", "internet", "router0", "192.0.2.254/24");
+        self.connect("tower", "192.0.3.1/24", "internet", "tower0", "192.0.3.254/24");
         self.connect("robot", "192.168.50.2/24", "router", "home0", "192.168.50.1/24");
         for (place, gateway) in [
             ("cloud", "198.51.100.254"),
             ("laptop", "203.0.113.254"),
             ("router", INTERNET),
+            ("tower", "192.0.3.254"),
             ("robot", "192.168.50.1"),
         ] {
             self.must(place, &["ip", "route", "add", "default", "via", gateway]);
         }
-        for place in ["internet", "router"] {
+        for place in ["internet", "router", "tower"] {
             self.must(place, &["sysctl", "-qw", "net.ipv4.ip_forward=1"]);
         }
-        self.nft("add table ip nat");
-        self.nft("add chain ip nat out { type nat hook postrouting priority 100; }");
-        self.nft("add rule ip nat out oifname up0 masquerade");
-        self.nft("add table inet door");
-        self.nft("add chain inet door forward { type filter hook forward priority 0; }");
-        self.nft("add rule inet door forward iifname up0 ct state new drop");
+        for place in ["router", "tower"] {
+            for rule in [
+                "add table ip nat",
+                "add chain ip nat out { type nat hook postrouting priority 100; }",
+                "add rule ip nat out oifname up0 masquerade",
+                "add table inet door",
+                "add chain inet door forward { type filter hook forward priority 0; }",
+                "add rule inet door forward iifname up0 ct state new drop",
+            ] {
+                self.must(place, &["nft", rule]);
+            }
+        }
     }
 
     /// Proves that the world is what the tests take it for.

@@ -6,10 +6,14 @@ use dora_remote_tests::{
     cluster::Cluster,
     flows::{TICKER, TICKER_FLOW},
     lines::{assert_rising, assert_whole, numbers},
-    netns::{ROUTER, ROUTER_LATER, World},
+    netns::{ROUTER, ROUTER_LATER, TOWER, World},
     patience, python,
 };
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 #[test]
 fn rust_pipeline_from_a_laptop_to_a_robot_behind_nat() {
@@ -135,6 +139,50 @@ fn a_nat_that_forgets_and_one_that_moves_cost_nothing() {
     cli.run(&["stop", "tick"]).exits_with(0);
     let lines = attached.wait().exits_with(0).output_of("ticker");
     assert_whole("ticks over two rebinds", &numbers(&lines, "tick"), 1);
+    cluster.no_node_is_left();
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "the result of a measurement")]
+fn from_wifi_to_a_mobile_network_and_a_laptop_that_moves() {
+    if python::interpreter().is_none() {
+        return;
+    }
+    let Some(world) = World::new() else { return };
+    let cluster = Cluster::in_world(world);
+    let cli = cluster.cli();
+    let flow = cluster.flow("tick", &[("dataflow.yml", TICKER_FLOW), ("ticker.py", TICKER)]);
+    let mut attached = cli.spawn(&["start", &flow, "--attach", "--name", "tick", "--format", "json"]);
+    attached.until_line("tick 5 ");
+    let node = cluster.nodes()[0].pid;
+    let live_again = |what: &str| {
+        let (began, ticks) = (Instant::now(), attached.output_of("ticker").len());
+        patience::until_true("lines again", || attached.output_of("ticker").len() > ticks);
+        eprintln!("{what}: lines again after {} ms", began.elapsed().as_millis());
+        patience::until_true("more lines", || attached.output_of("ticker").len() > ticks + 20);
+    };
+
+    // The node prints on while there is no network at all.
+    cluster.world().robot_leaves();
+    patience::for_a_while(Duration::from_secs(2), || assert!(dora_remote_tests::processes::lives(node)));
+    cluster.world().robot_to_mobile();
+    live_again("robot from Wi-Fi to a mobile network");
+    let seen = patience::until("the robot in the mobile network", || {
+        let seen = cli.until_machine("robot", true)["address"].as_str()?.to_owned();
+        seen.contains(TOWER).then_some(seen)
+    });
+    assert!(
+        cluster.daemon_log("robot").contains("another network"),
+        "the change was told and not waited for; it is seen as {seen}"
+    );
+
+    cluster.world().move_laptop();
+    live_again("laptop with another address");
+
+    assert_eq!(cluster.nodes()[0].pid, node, "the node is the same process");
+    cli.run(&["stop", "tick"]).exits_with(0);
+    let lines = attached.wait().exits_with(0).output_of("ticker");
+    assert_whole("ticks over two networks", &numbers(&lines, "tick"), 1);
     cluster.no_node_is_left();
 }
 

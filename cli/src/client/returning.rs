@@ -122,10 +122,11 @@ impl Session {
                     // Where the connection has outlived the sleep, it goes on from here. It is sought anew in any case.
                     drop(self.shared.holder().dialer.rebind());
                 }
+                woke = woke.max(*self.shared.moved.borrow());
                 if nudges.are_due(heard, Instant::now()) {
                     peer.nudge();
                 }
-                // After a sleep nobody waits for the silence: the network is likely another one.
+                // After a sleep or in another network nobody waits for the silence.
                 let silent = heard.elapsed() >= SILENCE || woke.is_some_and(|woke| heard <= woke);
                 if silent {
                     outage.silent(heard);
@@ -175,7 +176,8 @@ impl Shared {
         let now = tokio::time::Instant::now();
         let begin = sought.found.map_or(now, |found| now.max(found + REDIAL_FAST));
         let give_up = (self.kind == DialKind::Command).then_some(RETURN_DEADLINE);
-        let peer = seek(dial, cures, glance, begin, give_up).await?;
+        let mut moved = self.moved.subscribe();
+        let peer = seek(dial, cures, glance, begin, give_up, &mut moved).await?;
         sought.found = Some(tokio::time::Instant::now());
         *self.peer.lock().await = peer.clone();
         self.outage.heard();

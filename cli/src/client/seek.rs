@@ -8,6 +8,7 @@ use dora_remote_link::retry;
 use dora_remote_protocol::limits::{REDIAL_CAP, REDIAL_FAST, REDIAL_FAST_FOR};
 use std::{future::Future, time::Duration};
 use tokio::{
+    sync::watch,
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
 };
@@ -27,13 +28,14 @@ pub(super) struct Tried {
 
 /// Dials until a dial succeeds or fails for good; with `give_up`, for that long at most. The first dial leaves at `begin`.
 ///
-/// `cures` is asked when a dial fails for good, and says whether it has found a cure. `glance` is called each second.
-pub(super) async fn seek<P, D, C>(
+/// A change of `hurry` lets a dial leave at once. `cures` is asked when a dial fails for good, and says whether it has found a cure. `glance` is called each second.
+pub(super) async fn seek<P, D, C, H>(
     mut dial: impl FnMut() -> D,
     cures: impl Fn(Failure) -> C,
     glance: impl Fn(),
     begin: Instant,
     give_up: Option<Duration>,
+    hurry: &mut watch::Receiver<H>,
 ) -> Result<P, Failure>
 where
     P: Send + 'static,
@@ -64,6 +66,7 @@ where
                 dials.spawn(dial());
                 next = Instant::now() + pause(began.elapsed(), retry::draw());
             }
+            Ok(()) = hurry.changed() => next = Instant::now(),
             () = sleep(GLANCE) => glance(),
         }
     }
@@ -113,7 +116,15 @@ mod tests {
                 Err(unreachable())
             }
         };
-        let found = seek(dial, |failure| async { Err(failure) }, || {}, began, give_up).await;
+        let found = seek(
+            dial,
+            |failure| async { Err(failure) },
+            || {},
+            began,
+            give_up,
+            &mut watch::channel(()).1,
+        )
+        .await;
         (found, began.elapsed(), dials.load(Ordering::Relaxed))
     }
 
@@ -145,7 +156,15 @@ mod tests {
                 passes: false,
             })
         };
-        let ended = seek(lasting, |failure| async { Err(failure) }, || {}, Instant::now(), None).await;
+        let ended = seek(
+            lasting,
+            |failure| async { Err(failure) },
+            || {},
+            Instant::now(),
+            None,
+            &mut watch::channel(()).1,
+        )
+        .await;
         assert_eq!(ended.map_err(|failure| failure.exit), Err(Exit::Certificate));
 
         let tries = AtomicU32::new(0);
@@ -163,7 +182,11 @@ mod tests {
             }
         };
         let began = Instant::now();
-        assert!(seek(cured, |_| async { Ok(()) }, || {}, began, None).await.is_ok());
+        assert!(
+            seek(cured, |_| async { Ok(()) }, || {}, began, None, &mut watch::channel(()).1)
+                .await
+                .is_ok()
+        );
         assert!(began.elapsed() < GLANCE, "a cure is tried at once");
     }
 

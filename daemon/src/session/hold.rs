@@ -2,22 +2,25 @@
 
 use super::{Cut, SessionConfig, Silent, renew::PeerTime, renew::Renewer, report};
 use crate::{store::StoreError, supervisor::View};
-use dora_remote_link::{CallError, CloseCode, Peer, Tasks};
+use dora_remote_link::{CallError, CloseCode, Dialer, NetworkChange, NetworkWatch, Peer, Tasks};
 use dora_remote_protocol::{
     daemon_to_coordinator::Heartbeat,
     limits::{HEARTBEAT_ACTIVE, HEARTBEAT_IDLE, IDLE_TIMEOUT, NUDGE, SILENCE},
 };
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     task::JoinHandle,
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, info, warn};
 
 /// How long a heartbeat waits for its answer: when a busy machine was last heard one interval before, that makes [`SILENCE`].
 const ANSWER: Duration = SILENCE.saturating_sub(HEARTBEAT_ACTIVE);
+
+/// The same in a network that is new: the connection may not have come along.
+const NEW_NETWORK: Duration = Duration::from_secs(1);
 
 /// A joined connection in use.
 pub(super) struct Hold<'a> {
@@ -25,6 +28,8 @@ pub(super) struct Hold<'a> {
     pub(super) view: &'a watch::Receiver<View>,
     pub(super) tasks: &'a Tasks,
     pub(super) peer: &'a Peer,
+    /// What has dialled it.
+    pub(super) dialer: &'a Dialer,
     /// The time there.
     pub(super) time: PeerTime,
 }
@@ -35,14 +40,17 @@ impl Hold<'_> {
         &self,
         beat: Option<Instant>,
         renewer: &mut Renewer,
+        network: &mut NetworkWatch,
         shutdown: &CancellationToken,
     ) -> Result<Cut, StoreError> {
         let peer = self.peer;
+        let moved = Notify::new();
         // What goes on beside the heartbeats, whether or not one is under way.
         let mut aside = std::pin::pin!(async {
             tokio::select! {
                 ended = report::run(peer.clone(), self.config.store.clone(), self.view.clone()) => ended,
                 never = renewer.keep(peer, self.time) => match never {},
+                never = self.follow_network(network, &moved) => match never {},
             }
         });
         let mut engine = self.config.engine.clone();
@@ -50,6 +58,7 @@ impl Hold<'_> {
         let mut due = beat.unwrap_or_else(Instant::now);
         let mut active = view.borrow_and_update().active;
         loop {
+            let mut patience = ANSWER;
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Ok(Cut::Shutdown),
@@ -63,13 +72,14 @@ impl Hold<'_> {
                     }
                     continue;
                 }
+                () = moved.notified() => patience = NEW_NETWORK,
                 () = sleep_until(due) => {}
             }
             let mut beating = self.beat();
             let answered = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Ok(Cut::Shutdown),
-                answered = timeout(ANSWER, self.nudging(&mut beating)) => answered,
+                answered = timeout(patience, self.nudging(&mut beating)) => answered,
                 ended = &mut aside => {
                     beating.abort();
                     return self.not_reported(ended);
@@ -90,6 +100,22 @@ impl Hold<'_> {
                         beat: beating,
                     }));
                 }
+            }
+        }
+    }
+
+    /// Moves the connection along when the machine comes to another network, and tells `moved`.
+    async fn follow_network(&self, network: &mut NetworkWatch, moved: &Notify) -> Infallible {
+        loop {
+            match network.changed(Some(self.peer.remote_address())).await {
+                NetworkChange::Moved => {
+                    info!("this machine has come to another network");
+                    if let Err(error) = self.dialer.rebind() {
+                        warn!(%error, "the connection cannot be moved to a fresh socket");
+                    }
+                    moved.notify_one();
+                }
+                NetworkChange::Other => self.peer.nudge(),
             }
         }
     }

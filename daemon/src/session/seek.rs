@@ -129,6 +129,13 @@ impl Seeker {
         self.tell(trouble::key_of_call(error), &text, hint, trouble.is_lasting());
     }
 
+    /// Dials at once, unless waiting alone does not help.
+    pub(super) fn hurry(&mut self) {
+        if !self.slow {
+            self.next = Instant::now();
+        }
+    }
+
     /// Dials nothing for a while: asking again sooner is in vain.
     pub(super) fn hold_off(&mut self, pause: Duration) {
         self.abandon();
