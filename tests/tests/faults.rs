@@ -119,9 +119,20 @@ cases! {
     follower_address_rebind: "NAT address rebind of the follower", Long, Long, AT_ONCE, |stand| stand.rebind_address(Link::Laptop);
     wifi_to_lte: "robot from Wi-Fi to LTE, 2 s without either", Always, Long, SOON, |stand| stand.move_robot(seconds(2));
     bad_weather: "robot's link: 100 ms, 5 % lost, reordered, 10 s", Always, Long, AT_ONCE, storm;
+    narrow_paths: "both paths take 1,250 bytes at most from now on", Always, Always, SOON, narrow;
     coordinator_killed_3_s: "coordinator killed, back after 3 s", Always, Always, SOON, |stand| stand.kill_coordinator(seconds(3));
     coordinator_killed_45_s: "coordinator killed, back after 45 s", Long, Long, SOON, |stand| stand.kill_coordinator(seconds(45));
     agent_killed: "agent killed, back after 1 s", Always, Always, SOON, |stand| stand.kill_agent(seconds(1));
+}
+
+/// Larger packets vanish, as behind a tunnel that nobody tells of, and do so until the end.
+fn narrow(stand: &mut Stand) {
+    let narrow = Weather {
+        largest: Some(1_250),
+        ..Weather::default()
+    };
+    stand.robot.set_weather(narrow);
+    stand.laptop.set_weather(narrow);
 }
 
 fn storm(stand: &mut Stand) {

@@ -114,6 +114,7 @@ fn happen(name: &str, stand: &mut Stand, random: &mut Random) {
                 overtaken: 50,
                 rate: (random.below(2) == 0).then_some(125_000),
                 queue: Duration::from_millis(300),
+                largest: (random.below(3) == 0).then_some(1_250),
             };
             stand.robot.set_weather(weather);
             stand.laptop.set_weather(weather);

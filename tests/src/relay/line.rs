@@ -36,6 +36,8 @@ pub struct Weather {
     pub rate: Option<u64>,
     /// Longest time that a packet waits for its turn under `rate`; those that would wait longer are dropped.
     pub queue: Duration,
+    /// Bytes of the largest datagram that comes through, headers not included; larger ones are lost silently. None: no bound.
+    pub largest: Option<usize>,
 }
 
 /// What went through one direction.
@@ -220,7 +222,8 @@ impl State {
         let bytes = HEADERS + parcel.bytes.len() as u64;
         self.lanes[lane].counts.packets += 1;
         self.lanes[lane].counts.bytes += bytes;
-        let is_lost = self.cut || self.random.happens(weather.lost);
+        let is_too_large = weather.largest.is_some_and(|largest| parcel.bytes.len() > largest);
+        let is_lost = self.random.happens(weather.lost) || self.cut || is_too_large;
         if is_lost || self.under_way.len() >= MAX_UNDER_WAY {
             self.lanes[lane].counts.dropped += 1;
             return;
@@ -297,6 +300,7 @@ mod tests {
             overtaken: 200,
             rate: Some(100_000),
             queue: Duration::from_millis(80),
+            largest: None,
         };
         let run = || {
             let line = Line::new(7);
