@@ -10,6 +10,7 @@ use crate::{
     output::{Printer, show_clap},
 };
 use clap::Parser;
+use dora_remote_link::endpoint::{PathOptions, set_path_options};
 use std::{ffi::OsString, future::Future, io, time::Duration};
 use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
@@ -24,6 +25,10 @@ pub fn run(line: impl Iterator<Item = OsString>) -> Exit {
         Err(error) => return show_clap(&error),
     };
     let printer = Printer::new(cli.global.format, cli.global.quiet);
+    set_path_options(PathOptions {
+        mtu: cli.global.mtu,
+        single_datagrams: cli.global.single_datagrams,
+    });
     let context = Context::new(&cli.global, printer.clone());
     match dispatch(&context, cli.command, cli.global.verbose) {
         Ok(exit) => exit,

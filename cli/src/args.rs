@@ -26,6 +26,7 @@ use crate::{
     rights,
 };
 use clap::{ArgAction, Args, Parser, Subcommand};
+use dora_remote_link::endpoint::MTU_RANGE;
 use dora_remote_protocol::{
     ids::NodeId,
     name::{DataflowName, MachineName, Name},
@@ -76,6 +77,18 @@ pub struct Global {
     /// Log what happens to standard error; twice for more
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
+    /// Largest datagrams in bytes, where finding that out does not work
+    #[arg(long, global = true, env = "DORA_REMOTE_MTU", value_name = "BYTES", hide = true, value_parser = mtu)]
+    pub mtu: Option<u16>,
+    /// Hand each datagram to the kernel by itself, where a driver fails at cutting up larger pieces
+    #[arg(long, global = true, env = "DORA_REMOTE_SINGLE_DATAGRAMS", hide = true)]
+    pub single_datagrams: bool,
+}
+
+fn mtu(text: &str) -> Result<u16, String> {
+    let (least, most) = MTU_RANGE.into_inner();
+    let bytes = text.parse().ok().filter(|bytes| MTU_RANGE.contains(bytes));
+    bytes.ok_or_else(|| format!("a number of bytes from {least} to {most}"))
 }
 
 /// What to do.

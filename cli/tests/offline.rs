@@ -114,6 +114,15 @@ fn a_verb_that_does_not_exist_is_a_usage_error() {
 }
 
 #[test]
+fn a_datagram_of_a_size_that_cannot_be_is_a_usage_error() {
+    for size in ["1199", "1473", "many"] {
+        let output = Home::new().run(&["list", "--mtu", size]);
+        assert_eq!(exit(&output), 2);
+        assert!(stderr(&output).contains("from 1200 to 1472"), "{}", stderr(&output));
+    }
+}
+
+#[test]
 fn a_dataflow_that_does_not_exist() {
     insta::assert_snapshot!(Home::new().seen(&["start", "missing.yml"]));
 }

@@ -9,7 +9,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-    sync::Arc,
+    ops::RangeInclusive,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -65,8 +66,33 @@ pub(crate) fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
+/// What this process does otherwise than usual, because the path to its peers is a difficult one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathOptions {
+    /// Bytes of the largest datagrams, from [`MTU_RANGE`]; larger ones are not looked for. Usually that begins with 1,200 and is found out.
+    pub mtu: Option<u16>,
+    /// Whether the kernel is handed each datagram by itself: some drivers and virtual machines fail at cutting up larger pieces.
+    pub single_datagrams: bool,
+}
+
+/// What [`PathOptions::mtu`] may be: QUIC needs 1,200 (RFC 9000 section 14), and our peers take no more than 1,472.
+pub const MTU_RANGE: RangeInclusive<u16> = 1_200..=1_472;
+
+/// Sets the options of this process, before its first connection. Later calls change nothing.
+pub fn set_path_options(options: PathOptions) {
+    let _ = PATH_OPTIONS.set(options);
+}
+
+static PATH_OPTIONS: OnceLock<PathOptions> = OnceLock::new();
+
 fn transport() -> TransportConfig {
     let mut config = TransportConfig::default();
+    let options = PATH_OPTIONS.get().copied().unwrap_or_default();
+    if let Some(mtu) = options.mtu {
+        // What turns out to be too much still shrinks to what QUIC needs.
+        config.initial_mtu(mtu).mtu_discovery_config(None);
+    }
+    config.enable_segmentation_offload(!options.single_datagrams);
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(limits::MAX_BIDI_STREAMS))
         .max_concurrent_uni_streams(VarInt::from_u32(0))

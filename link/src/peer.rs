@@ -156,6 +156,14 @@ impl Peer {
         connection.set_receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES));
     }
 
+    /// The largest datagram in bytes that the path to the peer takes, as far as it is known (RFC 9000 section 14), and how often that
+    /// turned out to be less than before.
+    #[must_use]
+    pub fn path_mtu(&self) -> (u16, u64) {
+        let path = self.inner.connection.stats().path;
+        (path.current_mtu, path.black_holes_detected)
+    }
+
     /// Bytes of UDP payload sent and received so far; headers of IP and UDP come on top.
     #[must_use]
     pub fn datagram_stats(&self) -> (u64, u64) {

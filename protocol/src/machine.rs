@@ -58,6 +58,10 @@ pub struct MachineSummary {
     pub address: String,
     /// Smoothed round trip in microseconds, while it can be reached.
     pub rtt_us: Option<u64>,
+    /// Bytes of the largest datagram on the way to it, while it can be reached.
+    pub mtu: Option<u16>,
+    /// How often larger ones have vanished on this connection.
+    pub black_holes: u64,
     /// Dataflows that run on it now.
     pub dataflows: Vec<DataflowId>,
     /// Other machines that came with its identity within the last hour and were refused, the latest last; at most [`MAX_QUARANTINED`].

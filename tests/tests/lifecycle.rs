@@ -88,6 +88,7 @@ fn python_pipeline_detached_is_listed_truly_at_each_step() {
         );
     }
     let machine = cli.until_machine("A", true);
+    assert!(machine["mtu"].as_u64() >= Some(1200), "{machine}");
     assert_eq!(machine["dataflows"][0], id.as_str());
 
     let mut logs = cli.spawn(&["logs", "eyes", "-f", "--format", "json"]);

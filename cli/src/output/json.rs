@@ -123,6 +123,10 @@ pub struct Machine<'a> {
     pub address: &'a str,
     /// Smoothed round trip in milliseconds, while it can be reached.
     pub rtt_ms: Option<f64>,
+    /// Bytes of the largest datagram on the way to it, while it can be reached.
+    pub mtu: Option<u16>,
+    /// How often larger ones have vanished on this connection.
+    pub black_holes: u64,
     /// Its labels.
     pub labels: &'a Labels,
     /// Build of its daemon.
@@ -358,6 +362,8 @@ impl<'a> From<&'a MachineSummary> for Machine<'a> {
             last_heard: rfc3339(machine.last_heard_unix_ms),
             address: &machine.address,
             rtt_ms: machine.rtt_us.map(|us| us as f64 / 1000.0),
+            mtu: machine.mtu,
+            black_holes: machine.black_holes,
             labels: &machine.facts.labels,
             build: &machine.facts.build,
             platform: &machine.facts.platform,

@@ -490,6 +490,8 @@ fn what_is_listed_has_a_stable_form_for_programs() {
         last_heard_unix_ms: 5_000,
         address: "192.0.2.7:4711".to_owned(),
         rtt_us: None,
+        mtu: None,
+        black_holes: 0,
         dataflows: vec![ID],
         quarantined: vec![Quarantine {
             instance: InstanceId(Uuid::from_u128(8)),

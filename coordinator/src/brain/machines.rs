@@ -142,7 +142,9 @@ impl Brain {
         let is_seen = |id: &DataflowId| self.table.get(*id).is_some_and(|life| sight.has(life.record()));
         let summary = |(record, reach): (&MachineRecord, Reach)| {
             let peer = self.connections.get(&record.name).map(|connection| &connection.peer);
-            let rtt = peer.filter(|_| reach == Reach::Connected).map(Peer::rtt);
+            let reached = peer.filter(|_| reach == Reach::Connected);
+            let rtt = reached.map(Peer::rtt);
+            let (mtu, black_holes) = reached.map(Peer::path_mtu).unzip();
             MachineSummary {
                 name: record.name.clone(),
                 facts: MachineFacts {
@@ -153,6 +155,8 @@ impl Brain {
                 last_heard_unix_ms: record.last_heard_unix_ms,
                 address: peer.map_or_else(|| record.address.clone(), |peer| peer.remote_address().to_string()),
                 rtt_us: rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+                mtu,
+                black_holes: black_holes.unwrap_or_default(),
                 dataflows: self.lives_on(&record.name).into_iter().filter(is_seen).collect(),
                 quarantined: self.machines.quarantined(&record.name, now),
             }
