@@ -20,7 +20,7 @@ HOME = {
     "dora-core": {"cli", "engine"},
     "anyhow": {"cli"},
 }
-PURE = {"blake3", "postcard", "serde", "thiserror", "uuid", "zeroize"}
+PURE = {"blake3", "postcard", "serde", "thiserror", "uuid", "zeroize", "zstd"}
 
 faults = []
 root = os.getcwd()

@@ -4,7 +4,7 @@
 
 use crate::tail::{TailCommand, TailHandle};
 use dora_remote_link::{CallError, Peer};
-use dora_remote_protocol::{daemon_to_coordinator::ShipLogs, limits::ORDER_DEADLINE, log_line::LogBatch, refusal::RefusalCode};
+use dora_remote_protocol::{daemon_to_coordinator::ShipLogs, limits::ORDER_DEADLINE, refusal::RefusalCode};
 use std::time::Duration;
 use tokio::{
     sync::{mpsc, watch},
@@ -17,7 +17,7 @@ use tracing::{debug, warn};
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Ships batches until the tail ends. At most the tail's window of them is under way. `peers` holds the joined connection.
-pub(crate) async fn run(mut batches: mpsc::Receiver<LogBatch>, peers: watch::Receiver<Option<Peer>>, tail: TailHandle) {
+pub(crate) async fn run(mut batches: mpsc::Receiver<ShipLogs>, peers: watch::Receiver<Option<Peer>>, tail: TailHandle) {
     let mut under_way = JoinSet::new();
     loop {
         tokio::select! {
@@ -33,9 +33,7 @@ pub(crate) async fn run(mut batches: mpsc::Receiver<LogBatch>, peers: watch::Rec
     }
 }
 
-async fn ship(batch: LogBatch, mut peers: watch::Receiver<Option<Peer>>, tail: TailHandle) {
-    let request = ShipLogs { batch };
-    let batch = &request.batch;
+async fn ship(batch: ShipLogs, mut peers: watch::Receiver<Option<Peer>>, tail: TailHandle) {
     loop {
         let peer = match peers.wait_for(Option::is_some).await {
             Ok(peer) => peer.clone(),
@@ -44,7 +42,7 @@ async fn ship(batch: LogBatch, mut peers: watch::Receiver<Option<Peer>>, tail: T
         let Some(peer) = peer else {
             continue;
         };
-        match peer.call(&request, ORDER_DEADLINE).await {
+        match peer.call(&batch, ORDER_DEADLINE).await {
             Ok(_) => break,
             Err(CallError::Refused(refusal)) if is_passing(refusal.code) => {
                 debug!(dataflow = %batch.dataflow, %refusal, "log lines are sent again later");
@@ -55,7 +53,7 @@ async fn ship(batch: LogBatch, mut peers: watch::Receiver<Option<Peer>>, tail: T
                 break;
             }
             Err(error @ (CallError::Refused(_) | CallError::NotSent(_))) => {
-                warn!(dataflow = %batch.dataflow, source = ?batch.source, lines = batch.records.len(), %error, "log lines are dropped");
+                warn!(dataflow = %batch.dataflow, source = ?batch.source, up_to = batch.records.last, %error, "log lines are dropped");
                 break;
             }
             Err(error) => debug!(dataflow = %batch.dataflow, %error, "log lines are sent again"),

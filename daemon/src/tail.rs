@@ -13,10 +13,7 @@ use crate::{
     store::StoreError,
     store_thread::StoreHandle,
 };
-use dora_remote_protocol::{
-    ids::DataflowId,
-    log_line::{LogBatch, LogSource},
-};
+use dora_remote_protocol::{daemon_to_coordinator::ShipLogs, ids::DataflowId, log_line::LogSource};
 use flow::Flow;
 use std::{collections::BTreeMap, io, thread, time::Duration};
 use tokio::{
@@ -28,7 +25,7 @@ use tokio::{
 pub(crate) const WINDOW: usize = 4;
 /// Commands that may wait; when it is full, the supervisor waits, which never waits for the network.
 const QUEUE: usize = 256;
-/// Pause between two looks at the files.
+/// Pause between two looks at the files, and between two batches of one node that are not full: few batches, and prompt ones.
 const POLL: Duration = Duration::from_millis(50);
 /// Quiet time after the end of a run before its files count as complete: the engine's last write may come after its last word.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -72,7 +69,7 @@ pub(crate) struct TailHandle {
 #[derive(Debug)]
 pub(crate) struct TailOutputs {
     /// Batches for the shipper; at most [`WINDOW`] are under way.
-    pub(crate) batches: mpsc::Receiver<LogBatch>,
+    pub(crate) batches: mpsc::Receiver<ShipLogs>,
     /// Runs all of whose lines were acknowledged.
     pub(crate) shipped: mpsc::Receiver<DataflowId>,
     /// Fires when the tail's thread ends, with the error that ended it.
@@ -125,7 +122,7 @@ impl TailHandle {
 struct Tail {
     store: StoreHandle,
     flows: BTreeMap<DataflowId, Flow>,
-    batches: mpsc::Sender<LogBatch>,
+    batches: mpsc::Sender<ShipLogs>,
     shipped: mpsc::Sender<DataflowId>,
     /// The source after which the next round begins, so that none starves.
     next: Option<(DataflowId, LogSource)>,
@@ -208,11 +205,11 @@ impl Tail {
 
     /// Hands out batches while the window has room, one source after the other.
     async fn fill(&mut self) -> Result<(), StoreError> {
-        let now = now_unix_ms();
+        let (now, instant) = (now_unix_ms(), Instant::now());
         let mut sources: Vec<(DataflowId, LogSource)> = self
             .flows
             .iter()
-            .flat_map(|(id, flow)| flow.ready().map(|source| (*id, source)))
+            .flat_map(|(id, flow)| flow.ready(instant).map(|source| (*id, source)))
             .collect();
         if let Some(after) = &self.next {
             let start = sources.partition_point(|source| source <= after);
@@ -233,7 +230,7 @@ impl Tail {
             if let Some(batch) = flow.next_batch(dataflow, &source, complete, now, &self.store).await? {
                 under_way += 1;
                 self.next = Some((dataflow, source));
-                room.send(batch);
+                room.send(ShipLogs::pack(batch));
             }
         }
         Ok(())

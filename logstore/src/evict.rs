@@ -45,7 +45,7 @@ impl Tables<'_> {
 
     fn evict(&mut self, id: DataflowId, flow: &mut Flow, first_seq: u64) -> Result<(), LogStoreError> {
         let evicted = self.blocks.remove((key(id), first_seq))?.map(|row| {
-            let (last_seq, age, lines, _, bytes) = row.value();
+            let (last_seq, age, lines, bytes) = row.value();
             (last_seq, age, lines, block_bytes(bytes))
         });
         let Some((last_seq, age, lines, bytes)) = evicted else {

@@ -4,7 +4,7 @@
 use crate::{block::Entry, times::Times};
 use dora_remote_protocol::{
     ids::NodeId,
-    log_line::{LogLevel, LogSource},
+    log_line::{LogLevel, LogLine, LogSource},
 };
 use std::collections::BTreeSet;
 
@@ -58,6 +58,17 @@ impl Filter {
         *self == Self::default()
     }
 
+    /// Whether every line of a block is wanted that begins with this number, whatever stands in it but messages of machines, or
+    /// nothing else: told without a look at the lines.
+    pub(crate) fn wants_all(&self, first_seq: u64, of_machines: bool) -> bool {
+        self.nodes.is_empty()
+            && self.level.is_none()
+            && self.needle.is_none()
+            && self.until_unix_ms.is_none()
+            && self.since.is_none_or(|since| first_seq > since.to_seq)
+            && (!of_machines || self.machine_level.is_none())
+    }
+
     /// Whether times play a part.
     pub(crate) const fn has_times(&self) -> bool {
         self.since.is_some() || self.until_unix_ms.is_some()
@@ -102,7 +113,9 @@ impl Filter {
         if !self.nodes.is_empty() && !matches!(source, LogSource::Node(node) if self.nodes.contains(node)) {
             return false;
         }
-        let Entry::Line { level, text, .. } = entry else { return true };
+        let Entry::Line(LogLine { level, text, .. }) = entry else {
+            return true;
+        };
         // Less is worse: an error is the least of levels.
         let matters = |least: LogLevel| level.is_some_and(|level| level <= least);
         self.level.is_none_or(matters)

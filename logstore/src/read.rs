@@ -1,13 +1,18 @@
 //! Reading: pages of lines behind a cursor.
 
 use crate::{
-    block::unpack,
+    block::{Entry, entries, segments},
     error::LogStoreError,
     filter::Filter,
     store::{BLOCKS, BlockRow, FLOWS, Flow, LogStore, key},
     times::{BlockTimes, newest_evicted},
 };
-use dora_remote_protocol::{ids::DataflowId, log_line::LogItem};
+use dora_remote_protocol::{
+    ids::DataflowId,
+    limits::{LOG_BATCH_BYTES, LOG_BATCH_LINES},
+    log_line::{LogItem, LogLine},
+    packed::Packed,
+};
 use redb::{ReadOnlyTable, ReadableDatabase};
 
 /// Some consecutive lines.
@@ -38,11 +43,7 @@ impl LogStore {
         let flow = flow.unwrap_or_default();
         let blocks = transaction.open_table(BLOCKS)?;
         let times = BlockTimes::open(&transaction, dataflow)?;
-        let mut page = Page {
-            items: Vec::new(),
-            next_after: after,
-            at_end: true,
-        };
+        let mut page = Building::after(after);
         if after < flow.evicted_to {
             if filter.wants_evicted(flow.evicted_to, newest_evicted(&transaction, dataflow)?) {
                 // Which of the evicted numbers stood for several lost lines is no longer known, so only the whole count is exact.
@@ -51,19 +52,14 @@ impl LogStore {
                 } else {
                     flow.evicted_to - after
                 };
-                page.items.push(LogItem::Gap {
-                    lines,
-                    next_after: flow.evicted_to,
-                });
+                page.gap(lines, flow.evicted_to);
             }
             page.next_after = flow.evicted_to;
         }
-        let mut weight = 0;
         while page.next_after < flow.last_seq {
-            // The next block would not fit: it need not be unpacked to know that.
-            if weight > max_bytes / 2 {
-                page.at_end = false;
-                return Ok(page);
+            // The next block would not fit: it need not be looked at to know that.
+            if page.weight > max_bytes / 2 {
+                return Ok(page.finish(false));
             }
             if filter.has_times() {
                 let passed = times.skip(page.next_after + 1, usize::MAX, |times| !filter.wants_times(times))?;
@@ -78,26 +74,98 @@ impl LogStore {
             let Some(row) = blocks.get((key(dataflow), first_seq))? else {
                 return Err(missing(dataflow, first_seq));
             };
-            let (_, _, _, raw_bytes, bytes) = row.value();
-            let entries = unpack(dataflow, first_seq, raw_bytes, bytes)?;
+            let (last_seq, _, _, bytes) = row.value();
+            let segments = segments(dataflow, first_seq, bytes)?;
+            // What most readers read: lines of nodes, all of them wanted.
+            if page.next_after + 1 == first_seq
+                && let [segment] = segments.as_slice()
+                && let Some(lines) = segment.passed_on(filter, first_seq, max_bytes)
+                && lines.last == last_seq
+            {
+                page.pass_on(lines);
+                continue;
+            }
+            let entries = entries(dataflow, first_seq, segments)?;
             let known = usize::try_from(page.next_after + 1 - first_seq).unwrap_or(usize::MAX);
             if known >= entries.len() {
                 return Err(missing(dataflow, page.next_after + 1));
             }
             let wanted = filter.judge(first_seq, &entries);
-            for ((at, entry), wants) in entries.into_iter().enumerate().zip(wanted).skip(known) {
-                if weight > 0 && weight + entry.weight() > max_bytes {
-                    page.at_end = false;
-                    return Ok(page);
+            for ((seq, entry), wants) in (first_seq..).zip(entries).zip(wanted).skip(known) {
+                if page.weight > 0 && page.weight + entry.weight() > max_bytes {
+                    return Ok(page.finish(false));
                 }
-                weight += entry.weight();
-                page.next_after = first_seq + at as u64;
-                if wants {
-                    entry.push_to(&mut page.items, page.next_after);
+                page.weight += entry.weight();
+                page.next_after = seq;
+                match entry {
+                    Entry::Line(line) if wants => page.push(line),
+                    Entry::Lost(lost) if wants => page.gap(lost.lines, seq),
+                    Entry::Line(_) | Entry::Lost(_) => {}
                 }
             }
         }
-        Ok(page)
+        Ok(page.finish(true))
+    }
+}
+
+/// A page that is not whole yet.
+struct Building {
+    items: Vec<LogItem>,
+    /// Lines that are not packed yet.
+    lines: Vec<LogLine>,
+    /// Bytes of their texts.
+    text_bytes: usize,
+    next_after: u64,
+    weight: usize,
+}
+
+impl Building {
+    const fn after(next_after: u64) -> Self {
+        Self {
+            items: Vec::new(),
+            lines: Vec::new(),
+            text_bytes: 0,
+            next_after,
+            weight: 0,
+        }
+    }
+
+    fn push(&mut self, line: LogLine) {
+        // What is packed together must be fit to be unpacked.
+        if self.lines.len() >= LOG_BATCH_LINES || self.text_bytes >= LOG_BATCH_BYTES {
+            self.close();
+        }
+        self.text_bytes += line.text.len();
+        self.lines.push(line);
+    }
+
+    fn gap(&mut self, lines: u64, next_after: u64) {
+        self.close();
+        self.items.push(LogItem::Gap { lines, next_after });
+    }
+
+    fn pass_on(&mut self, lines: &Packed) {
+        self.close();
+        self.weight += lines.raw_bytes();
+        self.next_after = lines.last;
+        self.items.push(LogItem::Lines(lines.clone()));
+    }
+
+    fn close(&mut self) {
+        if !self.lines.is_empty() {
+            self.items.push(LogItem::Lines(Packed::of_lines(&self.lines)));
+            self.lines.clear();
+            self.text_bytes = 0;
+        }
+    }
+
+    fn finish(mut self, at_end: bool) -> Page {
+        self.close();
+        Page {
+            items: self.items,
+            next_after: self.next_after,
+            at_end,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! transaction, so that a line which is sent twice is stored once, whenever either side was killed.
 
 use crate::{
-    block::{BLOCK_BYTES, Entry, pack},
+    block::{BLOCK_BYTES, Entry, Lost, pack},
     error::LogStoreError,
     times::{Times, TimesTables},
 };
@@ -61,13 +61,12 @@ impl LogStore {
         let found = {
             let mut meta = transaction.open_table(META)?;
             let found = meta.get(FORMAT_KEY)?.map(|value| value.value());
-            let found = found.unwrap_or(FORMAT);
-            if matches!(found, FORMAT | FORMAT_WITHOUT_TIMES) {
+            if found.is_none() {
                 meta.insert(FORMAT_KEY, FORMAT)?;
             }
-            found
+            found.unwrap_or(FORMAT)
         };
-        if !matches!(found, FORMAT | FORMAT_WITHOUT_TIMES) {
+        if found != FORMAT {
             return Err(LogStoreError::Format {
                 path: path.to_owned(),
                 found,
@@ -232,11 +231,11 @@ impl<'t> Tables<'t> {
             .first()
             .is_none_or(|first| offset.is_none_or(|known| first.offset > known));
         if batch.lost_before > 0 && is_first_new {
-            let lost = Entry::Lost {
+            let lost = Entry::Lost(Lost {
                 machine: machine.clone(),
                 source: batch.source.clone(),
                 lines: batch.lost_before,
-            };
+            });
             self.push(id, &mut draft, lost)?;
         }
         for record in &batch.records {
@@ -245,7 +244,8 @@ impl<'t> Tables<'t> {
             }
             offset = Some(record.offset);
             answer.stored_lines += 1;
-            self.push(id, &mut draft, Entry::line(machine, &batch.source, record))?;
+            let entry = Entry::line(draft.flow.last_seq + 1, machine, &batch.source, record);
+            self.push(id, &mut draft, entry)?;
         }
         self.sources.insert(source_row, (batch.epoch, offset.unwrap_or(0)))?;
         answer.last_seq = draft.flow.last_seq;
@@ -269,18 +269,17 @@ impl<'t> Tables<'t> {
             return Ok(());
         }
         let first_seq = draft.flow.last_seq + 1 - draft.entries.len() as u64;
-        let packed = pack(id, first_seq, &draft.entries)?;
         let lines = draft.entries.iter().map(Entry::lines).sum();
+        let times = Times::of(draft.flow.last_seq, &draft.entries);
+        let packed = pack(id, first_seq, std::mem::take(&mut draft.entries))?;
         let age = self.next_age()?;
-        let row = (draft.flow.last_seq, age, lines, packed.raw_bytes, packed.bytes.as_slice());
+        let row = (draft.flow.last_seq, age, lines, packed.as_slice());
         self.blocks.insert((key(id), first_seq), row)?;
         self.ages.insert(age, (key(id), first_seq))?;
-        self.times
-            .put(id, first_seq, Times::of(draft.flow.last_seq, &draft.entries))?;
-        let bytes = block_bytes(&packed.bytes);
+        self.times.put(id, first_seq, times)?;
+        let bytes = block_bytes(&packed);
         draft.flow.bytes += bytes;
         self.set_total(self.total()? + bytes)?;
-        draft.entries.clear();
         draft.weight = 0;
         Ok(())
     }
@@ -291,7 +290,7 @@ impl<'t> Tables<'t> {
         let mut first_seqs = Vec::new();
         for row in self.blocks.range((id, 0)..=(id, u64::MAX))? {
             let (block, value) = row?;
-            let (_, age, _, _, bytes) = value.value();
+            let (_, age, _, bytes) = value.value();
             freed += block_bytes(bytes);
             first_seqs.push((block.value().1, age));
         }
@@ -366,8 +365,8 @@ fn source_key(dataflow: DataflowId, source: &LogSource) -> Result<Vec<u8>, LogSt
     })
 }
 
-/// Last sequence number, age, lines, bytes before compression, compressed bytes.
-pub(crate) type BlockRow = (u64, u64, u64, u64, &'static [u8]);
+/// Last sequence number, age, lines, bytes.
+pub(crate) type BlockRow = (u64, u64, u64, &'static [u8]);
 
 /// Format, bytes of all blocks, last age that was given.
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
@@ -380,9 +379,7 @@ const AGES: TableDefinition<'_, u64, (u128, u64)> = TableDefinition::new("ages")
 /// Dataflow, machine and source to epoch and offset.
 const SOURCES: TableDefinition<'_, (u128, &str, &[u8]), (u64, u64)> = TableDefinition::new("sources");
 
-const FORMAT: u64 = 2;
-/// The format before this one: the same without the times of blocks, which are read without being asked then.
-const FORMAT_WITHOUT_TIMES: u64 = 1;
+const FORMAT: u64 = 3;
 const FORMAT_KEY: &str = "format";
 const BYTES_KEY: &str = "bytes";
 const AGE_KEY: &str = "age";

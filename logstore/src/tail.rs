@@ -1,7 +1,7 @@
 //! "The last so many": the cursor behind which they follow, searched from the end in steps, so that a long search holds up nobody.
 
 use crate::{
-    block::{Entry, unpack},
+    block::{Entry, entries, segments},
     error::LogStoreError,
     filter::Filter,
     read::missing,
@@ -68,8 +68,8 @@ impl LogStore {
                 return Err(missing(*dataflow, *before - 1));
             };
             let first_seq = block.value().1;
-            let (_, _, _, raw_bytes, bytes) = value.value();
-            let entries = unpack(*dataflow, first_seq, raw_bytes, bytes)?;
+            let (_, _, _, bytes) = value.value();
+            let entries = entries(*dataflow, first_seq, segments(*dataflow, first_seq, bytes)?)?;
             weight += entries.iter().map(Entry::weight).sum::<usize>().max(1);
             for (at, _) in filter
                 .judge(first_seq, &entries)

@@ -142,7 +142,7 @@ pub(crate) fn newest_evicted(transaction: &ReadTransaction, id: DataflowId) -> R
 /// Last sequence number, oldest and newest time.
 type TimesRow = (u64, u64, u64);
 
-/// Dataflow and first sequence number of a block to the times in it. Blocks of stores of the first format have none.
+/// Dataflow and first sequence number of a block to the times in it.
 const TIMES: TableDefinition<'_, (u128, u64), TimesRow> = TableDefinition::new("times");
 /// Dataflow to the newest time of its evicted lines.
 const EVICTED: TableDefinition<'_, u128, u64> = TableDefinition::new("evicted-times");

@@ -7,7 +7,8 @@ use dora_remote_protocol::{
     engine_to_agent::{EngineFrame, EngineHello},
     frame,
     hello::{Hello, HelloAnswer},
-    limits::MAX_FRAME_BYTES,
+    limits::{LOG_BATCH_LINES, MAX_FRAME_BYTES},
+    log_line::LogItem,
     request::{Answer, FeedFrame, Header, Request},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -61,6 +62,7 @@ pub(crate) fn decode_any(bytes: &[u8]) {
         exchange::<order::KeepRevocations>,
         exchange::<order::ShowHeads>,
         exchange::<order::Ping>,
+        unpack,
     ];
     messages[usize::from(*kind) % messages.len()](body);
 }
@@ -70,6 +72,17 @@ fn exchange<R: Request>(body: &[u8]) {
     check::<R>(body);
     check::<Answer<R::Reply>>(body);
     check::<FeedFrame<R::Reply>>(body);
+}
+
+/// What is packed within is unpacked, or refused: never more lines than may be.
+fn unpack(body: &[u8]) {
+    let lines = match frame::decode::<LogItem>(body) {
+        Ok(LogItem::Lines(packed)) => packed.lines().map_or(0, |lines| lines.len()),
+        _ => 0,
+    };
+    let records =
+        frame::decode::<report::ShipLogs>(body).map_or(0, |shipped| shipped.unpack().map_or(0, |batch| batch.records.len()));
+    assert!(lines.max(records) <= LOG_BATCH_LINES);
 }
 
 fn check<T: Serialize + DeserializeOwned>(body: &[u8]) {

@@ -5,8 +5,9 @@ use crate::{
     chunk::Chunk,
     identity::RoleSet,
     ids::{BundleHash, DataflowId},
-    log_line::LogBatch,
+    log_line::{LogBatch, LogSource},
     machine::{EngineStatus, LifecycleEvent, MachineFacts, RunReport},
+    packed::{PackError, Packed},
     request::request,
 };
 use serde::{Deserialize, Serialize};
@@ -59,13 +60,49 @@ pub struct EventsAcked {
     pub seq: u64,
 }
 
-/// Brings log lines.
+/// Brings log lines: a [`LogBatch`] as it travels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShipLogs {
-    /// The lines.
-    pub batch: LogBatch,
+    /// See [`LogBatch::dataflow`].
+    pub dataflow: DataflowId,
+    /// See [`LogBatch::source`].
+    pub source: LogSource,
+    /// See [`LogBatch::epoch`].
+    pub epoch: u64,
+    /// See [`LogBatch::lost_before`].
+    pub lost_before: u64,
+    /// See [`Packed::records`].
+    pub records: Packed,
 }
 request!(ShipLogs, 203, "ship-logs", RoleSet::DAEMON, Call, Logs => LogsAcked);
+
+impl ShipLogs {
+    /// Packs a batch.
+    #[must_use]
+    pub fn pack(batch: LogBatch) -> Self {
+        Self {
+            dataflow: batch.dataflow,
+            source: batch.source,
+            epoch: batch.epoch,
+            lost_before: batch.lost_before,
+            records: Packed::of_records(&batch.records),
+        }
+    }
+
+    /// Unpacks the batch.
+    ///
+    /// # Errors
+    /// See [`Packed::records`].
+    pub fn unpack(self) -> Result<LogBatch, PackError> {
+        Ok(LogBatch {
+            dataflow: self.dataflow,
+            source: self.source,
+            epoch: self.epoch,
+            lost_before: self.lost_before,
+            records: self.records.records()?,
+        })
+    }
+}
 
 /// The lines are stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,7 +1,7 @@
 //! Identifiers that programs make: one type per kind of thing, so that none is taken for another.
 
 use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -50,9 +50,10 @@ uuid_id! {
 }
 
 /// Id of a node within its dataflow, as dora writes it: 1 to [`MAX_NODE_ID_BYTES`] bytes, no `/`, no control characters.
+/// Copies share the text: every log line has one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct NodeId(String);
+pub struct NodeId(Arc<str>);
 
 impl NodeId {
     /// The id as text.
@@ -71,7 +72,7 @@ impl FromStr for NodeId {
                 id: text.escape_debug().to_string(),
             });
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(text.into()))
     }
 }
 
@@ -85,7 +86,7 @@ impl TryFrom<String> for NodeId {
 
 impl From<NodeId> for String {
     fn from(id: NodeId) -> Self {
-        id.0
+        id.as_str().to_owned()
     }
 }
 

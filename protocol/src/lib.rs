@@ -4,7 +4,7 @@
 //!
 //! - [`name`], [`identity`], [`ids`], [`version`], [`limits`]: the words;
 //! - [`frame`], [`chunk`], [`refusal`], [`request`], [`hello`]: the grammar, as it stands on every stream;
-//! - [`dataflow`], [`machine`], [`log_line`], [`invite`]: the nouns;
+//! - [`dataflow`], [`machine`], [`log_line`], [`packed`], [`invite`]: the nouns;
 //! - [`access`], [`audit`], [`backup`]: who may come in, who did what, and how neither is forgotten;
 //! - [`cli_to_coordinator`], [`coordinator_to_daemon`], [`daemon_to_coordinator`], [`verbs`]: what is said over QUIC;
 //! - [`agent_to_engine`], [`engine_to_agent`]: what is said over the unix socket between a daemon and its engine.
@@ -28,6 +28,7 @@ pub mod limits;
 pub mod log_line;
 pub mod machine;
 pub mod name;
+pub mod packed;
 pub mod refusal;
 pub mod request;
 pub mod verbs;

@@ -3,6 +3,7 @@
 use crate::{
     ids::{DataflowId, NodeId},
     name::MachineName,
+    packed::Packed,
 };
 use serde::{Deserialize, Serialize};
 
@@ -73,8 +74,8 @@ pub struct LogRecord {
     pub text: String,
 }
 
-/// Consecutive lines of one source.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Consecutive lines of one source. It travels as [`crate::daemon_to_coordinator::ShipLogs`].
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogBatch {
     /// Which run.
     pub dataflow: DataflowId,
@@ -89,7 +90,7 @@ pub struct LogBatch {
 }
 
 /// One line as a follower reads it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogLine {
     /// Number within the dataflow, from 1, given by the coordinator in the order of arrival: the cursor of a follower.
     pub seq: u64,
@@ -110,8 +111,8 @@ pub struct LogLine {
 /// One item of a feed of log lines.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LogItem {
-    /// The next lines, sequence numbers rising.
-    Lines(Vec<LogLine>),
+    /// The next lines, sequence numbers rising: see [`Packed::lines`].
+    Lines(Packed),
     /// Lines that no longer exist: evicted here, or lost on the machine.
     Gap {
         /// How many, where that is known.

@@ -4,16 +4,16 @@
 //! Names compare without regard to ASCII case where they must be unique; see [`Name::same_as`].
 
 use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 use thiserror::Error;
 
 /// Longest name in bytes (a DNS label's bound, RFC 1035 section 2.3.4).
 pub const MAX_NAME_BYTES: usize = 63;
 
-/// A name of the form `[A-Za-z0-9][A-Za-z0-9._-]{0,62}`.
+/// A name of the form `[A-Za-z0-9][A-Za-z0-9._-]{0,62}`. Copies share the text: every log line has one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Name(String);
+pub struct Name(Arc<str>);
 
 /// Name of a machine: the `deploy.machine` of a descriptor and the name in a daemon's certificate.
 pub type MachineName = Name;
@@ -56,7 +56,7 @@ impl FromStr for Name {
                 name: text.escape_debug().to_string(),
             });
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(text.into()))
     }
 }
 
@@ -70,7 +70,7 @@ impl TryFrom<String> for Name {
 
 impl From<Name> for String {
     fn from(name: Name) -> Self {
-        name.0
+        name.as_str().to_owned()
     }
 }
 

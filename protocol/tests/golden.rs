@@ -7,6 +7,7 @@
 
 use dora_remote_protocol::{
     cli_to_coordinator::{StartDataflow, StopDataflow},
+    daemon_to_coordinator::ShipLogs,
     dataflow::{BundleRef, DataflowEvent, DataflowRef, DataflowSpec, DataflowState, Files, NameWish, NodeSpec},
     engine_to_agent::{EngineReply, NodeFacts, OperatorFacts, OperatorKind, RunFacts, Starts},
     frame,
@@ -14,7 +15,8 @@ use dora_remote_protocol::{
     identity::Role,
     ids::{BootId, BundleHash, DataflowId, InstanceId, RequestId},
     limits::MAX_FRAME_BYTES,
-    log_line::{LogBatch, LogLevel, LogRecord, LogSource, LogStream},
+    log_line::{LogBatch, LogItem, LogLevel, LogLine, LogRecord, LogSource, LogStream},
+    packed::Packed,
     refusal::{Changed, Refusal, RefusalCode},
     request::{Answer, FeedFrame, Header, Request},
     version::{Version, VersionRange},
@@ -261,34 +263,76 @@ fn facts() {
 }
 
 #[test]
-fn log_batch() {
+fn ship_logs() {
     golden(
-        &LogBatch {
+        &ShipLogs::pack(LogBatch {
             dataflow: DataflowId(ID),
             source: LogSource::Node("cam".parse().expect("a good node id")),
             epoch: 1,
             lost_before: 0,
-            records: vec![LogRecord {
-                offset: 130,
-                at_unix_ms: 1_000,
-                stream: LogStream::Stderr,
-                level: Some(LogLevel::Warn),
-                text: "hi".to_owned(),
-            }],
-        },
+            records: vec![record(130, 1_000, "hi"), record(150, 999, "you")],
+        }),
         &[
             ("dataflow", ID_BYTES),
             ("source: node", "00 03 63616d"),
             ("epoch", "01"),
             ("nothing lost", "00"),
-            ("one record", "01"),
-            ("offset 130", "8201"),
-            ("1000 ms", "e807"),
-            ("stderr", "01"),
-            ("some level: warn", "01 01"),
-            ("text", "02 6869"),
+            ("last offset: 150", "9601"),
+            ("not compressed", "00"),
+            ("16 bytes of two lines", "10 02"),
+            ("offsets: 130, 20 more", "8201 14"),
+            ("times: 1000 ms, 1 less, sign in the last bit", "d00f 01"),
+            ("two of a kind: warn on stderr", "02 07"),
+            ("lengths of texts", "02 03"),
+            ("texts", "6869 796f75"),
         ],
     );
+}
+
+#[test]
+fn lines_of_a_feed() {
+    let line = |seq, source, text: &str| LogLine {
+        seq,
+        machine: "arm".parse().expect("a good name"),
+        source,
+        stream: LogStream::Stdout,
+        level: None,
+        at_unix_ms: 5,
+        text: text.to_owned(),
+    };
+    let cam = LogSource::Node("cam".parse().expect("a good node id"));
+    golden(
+        &LogItem::Lines(Packed::of_lines(&[
+            line(7, cam.clone(), "a"),
+            line(8, cam, "b"),
+            line(9, LogSource::Machine, "c"),
+        ])),
+        &[
+            ("lines", "00"),
+            ("last number", "09"),
+            ("not compressed", "00"),
+            ("31 bytes of three lines", "1f 03"),
+            ("numbers", "07 01 01"),
+            ("times", "0a 00 00"),
+            ("two of machine arm", "02 03 61726d"),
+            ("from node cam", "00 03 63616d"),
+            ("one of machine arm", "01 03 61726d"),
+            ("from the machine", "01"),
+            ("three on stdout", "03 00"),
+            ("lengths of texts", "01 01 01"),
+            ("texts", "616263"),
+        ],
+    );
+}
+
+fn record(offset: u64, at_unix_ms: u64, text: &str) -> LogRecord {
+    LogRecord {
+        offset,
+        at_unix_ms,
+        stream: LogStream::Stderr,
+        level: Some(LogLevel::Warn),
+        text: text.to_owned(),
+    }
 }
 
 /// Compares the frame of `value` with its fields in hexadecimal, and reads it back.

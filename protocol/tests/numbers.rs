@@ -16,6 +16,7 @@ use dora_remote_protocol::{
     ids::{BundleHash, DataflowId, EngineId, NodeId},
     log_line::{LogItem, LogLevel, LogSource, LogStream},
     machine::{EngineStatus, Lifecycle, Reach, RunPhase},
+    packed::Packed,
     refusal::{Changed, Refusal, RefusalCode},
     request::{Answer, FeedFrame, Priority, Shape, VerbRow},
     verbs,
@@ -285,7 +286,7 @@ fn log_lines() {
     for (level, index) in levels.iter().zip(0..) {
         pinned(level, index);
     }
-    pinned(&LogItem::Lines(vec![]), 0);
+    pinned(&LogItem::Lines(Packed::of_lines(&[])), 0);
     pinned(&LogItem::Gap { lines: 0, next_after: 0 }, 1);
     pinned(&LogItem::CaughtUp, 2);
     let lag = LogItem::Lag {

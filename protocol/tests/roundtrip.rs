@@ -22,6 +22,7 @@ use dora_remote_protocol::{
     log_line::{LogBatch, LogItem, LogLevel, LogLine, LogRecord, LogSource, LogStream},
     machine::{EngineStatus, Lifecycle, LifecycleEvent, MachineFacts, RunPhase, RunReport},
     name::Name,
+    packed::Packed,
     refusal::{Changed, Refusal, RefusalCode},
     request::{Answer, FeedFrame, Header, Verb},
     version::{Version, VersionRange},
@@ -50,7 +51,8 @@ proptest! {
         survives(&prepare)?;
         survives(&join)?;
         survives(&ReportEvents { events })?;
-        survives(&ShipLogs { batch })?;
+        prop_assert_eq!(&ShipLogs::pack(batch.clone()).unpack().expect("packed lines"), &batch);
+        survives(&ShipLogs::pack(batch))?;
     }
 
     #[test]
@@ -81,7 +83,7 @@ proptest! {
 
     #[test]
     fn a_flipped_bit_decodes_or_is_refused(batch in batch(), at in any::<prop::sample::Index>(), bit in 0_u8..8) {
-        let mut frame = frame::encode(&ShipLogs { batch }, MAX_FRAME_BYTES).expect("it fits");
+        let mut frame = frame::encode(&ShipLogs::pack(batch), MAX_FRAME_BYTES).expect("it fits");
         let body = &mut frame[frame::PREFIX_BYTES..];
         let at = at.index(body.len());
         body[at] ^= 1 << bit;
@@ -441,7 +443,7 @@ fn log_item() -> impl Strategy<Value = LogItem> {
             text,
         });
     prop_oneof![
-        vec(line, 0..8).prop_map(LogItem::Lines),
+        vec(line, 0..8).prop_map(|lines| LogItem::Lines(Packed::of_lines(&lines))),
         any::<(u64, u64)>().prop_map(|(lines, next_after)| LogItem::Gap { lines, next_after }),
         Just(LogItem::CaughtUp),
         any::<(u64, u64)>().prop_map(|(lines, milliseconds)| LogItem::Lag { lines, milliseconds }),

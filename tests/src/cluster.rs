@@ -229,6 +229,24 @@ impl Cluster {
         child.wait().expect("our own child");
     }
 
+    /// Process id of the coordinator.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn coordinator_pid(&self) -> u32 {
+        self.coordinator.as_ref().expect("a coordinator that runs").id()
+    }
+
+    /// Process id of the agent of a machine.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn daemon_pid(&self, machine: &str) -> u32 {
+        self.daemons.get(machine).expect("a daemon that runs").id()
+    }
+
     /// Lets daemons that are started from now on dial another address than commands do, such as that of a relay.
     pub fn let_daemons_dial(&mut self, address: &str) {
         self.daemon_address = Some(address.to_owned());

@@ -4,12 +4,14 @@
 //! A fault ends with [`Stand::healed`]; from there on everything must converge: the follower shows what was printed after that moment,
 //! and in the end every line once and in order.
 
+mod flood;
 mod follower;
 mod happen;
 mod stand;
 mod table;
 mod tally;
 
+pub use flood::{Consumer, Flood, Seen};
 pub use follower::Follower;
 pub use happen::Link;
 pub use stand::{Report, Stand};

@@ -87,6 +87,18 @@ pub fn signal(pid: u32, signal: Signal) {
     let _ = kill(pid, signal);
 }
 
+/// Processor time of a process so far, in seconds, all threads included; 0 when it is gone.
+#[must_use]
+pub fn cpu_seconds(pid: u32) -> f64 {
+    /// What Linux shows times in, whatever the kernel's own clock is.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name in the second field may hold anything, brackets included.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: u32 = fields.skip(11).take(2).filter_map(|field| field.parse::<u32>().ok()).sum();
+    f64::from(ticks) / TICKS_PER_SECOND
+}
+
 fn read(pid: u32) -> Option<Process> {
     let folder = Path::new("/proc").join(pid.to_string());
     let stat = fs::read_to_string(folder.join("stat")).ok()?;

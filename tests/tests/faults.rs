@@ -153,23 +153,18 @@ fn storm(stand: &mut Stand) {
 fn flood_without_fault_on_the_wire() {
     let Some(mut stand) = Stand::start(FLOOD, 1) else { return };
     stand.until_line(FLOOD);
-    let counts = stand.robot.counts();
-    let report = stand.finish();
-    let lines = report.first().done.unwrap_or_default();
-    let [up, down] = counts.map(|lane| lane.bytes);
-    let per_line = |bytes: u64| {
+    let links = [("robot", stand.robot.counts()), ("follower", stand.laptop.counts())];
+    stand.finish().assert_whole();
+    for (link, counts) in links {
+        let [up, down] = counts.map(|lane| lane.bytes);
         #[expect(clippy::cast_precision_loss, reason = "small counts")]
-        let ratio = bytes as f64 / FLOOD as f64;
-        ratio
-    };
-    eprintln!(
-        "wire: {FLOOD} lines of 25 bytes, {lines} in all: {up} bytes to the coordinator and {down} from it, headers and the start of \
-         the flow included: {:.2} bytes a line",
-        per_line(up + down)
-    );
-    report.assert_whole();
-    assert!(
-        !is_strict() || per_line(up + down) <= 12.0,
-        "at most 12 bytes a line were promised"
-    );
+        let per_line = (up + down) as f64 / FLOOD as f64;
+        eprintln!(
+            "wire: {FLOOD} lines of 25 bytes on the {link}'s link: {up} bytes to the coordinator and {down} from it, headers and the \
+             start of the flow included: {per_line:.2} bytes a line"
+        );
+        // A machine that is slower still sends smaller batches.
+        let most = if is_strict() { 12.0 } else { 20.0 };
+        assert!(per_line <= most, "at most 12 bytes a line were promised");
+    }
 }

@@ -5,9 +5,11 @@ use crate::{
     failure::Failure,
     output::{Printer, lines::Lines},
 };
+use dora_remote_link::CallError;
 use dora_remote_protocol::{
     cli_to_coordinator::ReadLogs,
     log_line::{LogItem, LogLine},
+    packed::PackError,
 };
 
 /// Reads lines until the feed is whole; tells whether there was a gap.
@@ -28,7 +30,10 @@ pub async fn run(session: &Session, mut request: ReadLogs, printer: &Printer, li
                     Ok(None) => return Ok(had_gap),
                     Ok(Some(item)) => {
                         let mut chunk = String::new();
-                        had_gap |= take(&item, &mut request, lines, &mut chunk);
+                        match take(&item, &mut request, lines, &mut chunk) {
+                            Ok(is_gap) => had_gap |= is_gap,
+                            Err(error) => break CallError::Protocol(error.to_string()),
+                        }
                         printer.chunk(chunk).await?;
                     }
                     Err(error) => break error,
@@ -46,9 +51,10 @@ pub async fn run(session: &Session, mut request: ReadLogs, printer: &Printer, li
 }
 
 /// Renders one item and moves the cursor behind it; tells whether it is a gap.
-fn take(item: &LogItem, request: &mut ReadLogs, lines: &mut Lines, chunk: &mut String) -> bool {
-    match item {
-        LogItem::Lines(batch) => {
+fn take(item: &LogItem, request: &mut ReadLogs, lines: &mut Lines, chunk: &mut String) -> Result<bool, PackError> {
+    Ok(match item {
+        LogItem::Lines(packed) => {
+            let batch = packed.lines()?;
             for line in batch.iter().filter(|line| is_new(line, request)) {
                 lines.log(line, chunk);
             }
@@ -81,7 +87,7 @@ fn take(item: &LogItem, request: &mut ReadLogs, lines: &mut Lines, chunk: &mut S
             lines.lag(*count, *milliseconds, chunk);
             false
         }
-    }
+    })
 }
 
 /// A line that was shown before a cut is not shown again.
@@ -102,6 +108,7 @@ mod tests {
     use dora_remote_protocol::{
         dataflow::DataflowRef,
         log_line::{LogSource, LogStream},
+        packed::Packed,
     };
 
     fn line(seq: u64) -> LogLine {
@@ -116,6 +123,10 @@ mod tests {
         }
     }
 
+    fn of_lines<const N: usize>(seqs: [u64; N]) -> LogItem {
+        LogItem::Lines(Packed::of_lines(&seqs.map(line)))
+    }
+
     #[test]
     fn after_a_cut_no_line_is_lost_or_shown_twice() {
         let mut lines = Lines::new(&Printer::new(Format::Table, true), std::iter::empty());
@@ -125,21 +136,15 @@ mod tests {
             ..ReadLogs::of(DataflowRef::Name("a".to_owned()))
         };
         let mut out = String::new();
-        assert!(!take(
-            &LogItem::Lines(vec![line(4), line(5)]),
-            &mut request,
-            &mut lines,
-            &mut out
-        ));
-        assert_eq!((request.after, request.tail), (Some(5), None));
+        let mut take = |item: &LogItem| take(item, &mut request, &mut lines, &mut out).expect("packed lines");
+        assert!(!take(&of_lines([4, 5])));
         // What was sent again, and what is new.
-        take(&LogItem::Lines(vec![line(5), line(6)]), &mut request, &mut lines, &mut out);
-        let gap = LogItem::Gap { lines: 3, next_after: 9 };
-        assert!(take(&gap, &mut request, &mut lines, &mut out));
-        take(&LogItem::Lines(vec![line(10)]), &mut request, &mut lines, &mut out);
-        take(&LogItem::CaughtUp, &mut request, &mut lines, &mut out);
+        take(&of_lines([5, 6]));
+        assert!(take(&LogItem::Gap { lines: 3, next_after: 9 }));
+        take(&of_lines([10]));
+        take(&LogItem::CaughtUp);
         let texts: Vec<_> = out.lines().filter_map(|line| line.split(" | ").nth(1)).collect();
         assert_eq!(texts, ["line 4", "line 5", "line 6", "line 10"]);
-        assert_eq!(request.after, Some(10));
+        assert_eq!((request.after, request.tail), (Some(10), None));
     }
 }

@@ -14,6 +14,7 @@ use dora_remote_protocol::{
     ids::{BootId, DataflowId, InstanceId},
     log_line::{LogItem, LogLine, LogSource, LogStream},
     machine::{EngineStatus, MachineFacts, MachineSummary, Quarantine, Reach},
+    packed::Packed,
     refusal::{Changed, Refusal, RefusalCode},
 };
 use nix::{
@@ -120,7 +121,7 @@ fn line(seq: u64) -> LogLine {
 }
 
 fn lines(seqs: impl Iterator<Item = u64>) -> LogItem {
-    LogItem::Lines(seqs.map(line).collect())
+    LogItem::Lines(Packed::of_lines(&seqs.map(line).collect::<Vec<_>>()))
 }
 
 fn placed() -> DataflowEvent {

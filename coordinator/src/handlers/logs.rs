@@ -19,8 +19,8 @@ pub(super) fn add(router: Router, desk: &Desk) -> Router {
 }
 
 async fn ship(desk: Desk, context: Context, request: ShipLogs) -> Result<LogsAcked, Refusal> {
-    let dataflow = request.batch.dataflow;
-    let shipped = desk.hub.ship(context.peer.identity().name.clone(), request.batch).await;
+    let dataflow = request.dataflow;
+    let shipped = desk.hub.ship(context.peer.identity().name.clone(), request).await;
     note_refusal::<ShipLogs, _>(&desk, &Asker::of(&context), &dataflow, &shipped).await;
     shipped.map(|offset| LogsAcked { offset })
 }

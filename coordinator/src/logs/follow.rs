@@ -135,7 +135,7 @@ struct Out<'a> {
 impl Out<'_> {
     async fn send(&mut self, item: LogItem) -> Result<(), Gone> {
         match &item {
-            LogItem::Lines(lines) => self.told = lines.last().map_or(self.told, |line| line.seq),
+            LogItem::Lines(lines) => self.told = lines.last,
             LogItem::Gap { next_after, .. } | LogItem::Passed { next_after } => self.told = *next_after,
             LogItem::CaughtUp | LogItem::Lag { .. } => {}
         }

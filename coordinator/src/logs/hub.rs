@@ -6,6 +6,7 @@
 use super::pace::{Behind, Pace};
 use dora_remote_logstore::{Filter, LogStore, Page};
 use dora_remote_protocol::{
+    daemon_to_coordinator::ShipLogs,
     ids::DataflowId,
     log_line::LogBatch,
     name::MachineName,
@@ -68,7 +69,8 @@ struct Flow {
 enum Job {
     Store {
         machine: MachineName,
-        batch: LogBatch,
+        /// Packed, so that what waits takes little.
+        batch: ShipLogs,
         reply: oneshot::Sender<Result<u64, Refusal>>,
     },
     Forget(DataflowId),
@@ -126,7 +128,7 @@ impl Hub {
     }
 
     /// Stores a batch, and returns once it is on the disk: up to which offset the machine may forget its lines.
-    pub(crate) async fn ship(&self, machine: MachineName, batch: LogBatch) -> Result<u64, Refusal> {
+    pub(crate) async fn ship(&self, machine: MachineName, batch: ShipLogs) -> Result<u64, Refusal> {
         let runs_it = |flow: &Flow| flow.machines.iter().any(|name| name.same_as(&machine));
         let may_ship = self.inner.shared.flows().get(&batch.dataflow).map(runs_it);
         match may_ship {
@@ -140,7 +142,7 @@ impl Hub {
             None => {
                 // Nobody will ever read these lines, and the machine need not keep them.
                 tracing::debug!(%machine, dataflow = %batch.dataflow, "dropped log lines of an unknown dataflow");
-                return Ok(batch.records.last().map_or(0, |record| record.offset));
+                return Ok(batch.records.last);
             }
         }
         let ending = || Refusal::new(RefusalCode::ShuttingDown, "the log writer is ending");
@@ -230,15 +232,25 @@ impl Shared {
             let mut replies = Vec::new();
             let mut forget = Vec::new();
             let mut next = Some(first);
+            let mut bytes = 0;
             while let Some(job) = next.take() {
                 match job {
                     Job::Store { machine, batch, reply } => {
-                        batches.push((machine, batch));
-                        replies.push(reply);
+                        bytes += batch.records.raw_bytes();
+                        match batch.unpack() {
+                            Ok(batch) => {
+                                batches.push((machine, batch));
+                                replies.push(reply);
+                            }
+                            Err(error) => {
+                                let refusal = format!("{error}; nothing of the batch was stored");
+                                drop(reply.send(Err(Refusal::new(RefusalCode::BadRequest, refusal))));
+                            }
+                        }
                     }
                     Job::Forget(dataflow) => forget.push(dataflow),
                 }
-                if batches.len() < GROUP {
+                if batches.len() < GROUP && bytes < GROUP_BYTES {
                     next = jobs.try_recv().ok();
                 }
             }
@@ -288,6 +300,8 @@ impl Shared {
 const QUEUE: usize = 256;
 /// Most batches of one transaction: bounds how long the first of them waits.
 const GROUP: usize = 64;
+/// Bytes of unpacked batches after which a transaction takes no further one.
+const GROUP_BYTES: usize = 4 << 20;
 /// Readers at once: the disk gains nothing from more, and each holds a decompressed block.
 const READERS: usize = 4;
 /// Bytes of one page, far below a frame.

@@ -352,10 +352,10 @@ async fn a_machine_may_not_ship_logs_of_what_it_does_not_run() {
         lost_before: 0,
         records: Vec::new(),
     };
-    let refused = b.peer.call(&ShipLogs { batch: batch(id) }, PATIENCE).await.unwrap_err();
+    let refused = b.peer.call(&ShipLogs::pack(batch(id)), PATIENCE).await.unwrap_err();
     assert!(refused.to_string().contains("runs nothing"), "{refused}");
     let unknown = DataflowId(Uuid::from_u128(5));
-    b.peer.call(&ShipLogs { batch: batch(unknown) }, PATIENCE).await.unwrap();
+    b.peer.call(&ShipLogs::pack(batch(unknown)), PATIENCE).await.unwrap();
     running.end().await;
 }
 

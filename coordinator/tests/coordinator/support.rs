@@ -235,7 +235,7 @@ pub(crate) async fn lines(feed: &mut Feed<LogItem>, count: usize) -> Vec<(u64, S
     let mut seen = Vec::new();
     while seen.len() < count {
         match next(feed).await.unwrap().expect("more lines") {
-            LogItem::Lines(lines) => seen.extend(lines.into_iter().map(|line| (line.seq, line.text))),
+            LogItem::Lines(packed) => seen.extend(packed.lines().unwrap().into_iter().map(|line| (line.seq, line.text))),
             LogItem::Gap { lines, next_after } => seen.push((next_after, format!("gap of {lines}"))),
             LogItem::CaughtUp | LogItem::Lag { .. } | LogItem::Passed { .. } => {}
         }

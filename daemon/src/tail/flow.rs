@@ -1,6 +1,6 @@
 //! The sources of one run: the files of its nodes, messages about it, and its build output.
 
-use super::series::Series;
+use super::{POLL, series::Series};
 use crate::{records::LogCursor, store::StoreError, store_thread::StoreHandle};
 use dora_remote_protocol::{
     engine_to_agent::NodeOutput,
@@ -23,6 +23,8 @@ pub(crate) struct Flow {
 #[derive(Debug)]
 struct NodeSource {
     series: Series,
+    /// When it is read again, so that what comes meanwhile travels together.
+    rests_until: Option<Instant>,
     /// Whether a failure to read was logged and has not been cured.
     failing: bool,
 }
@@ -44,8 +46,12 @@ impl Flow {
             let path = output.path.clone()?;
             let source = LogSource::Node(output.node.clone());
             let series = Series::new(path.into(), cursors.remove(&source));
-            let failing = false;
-            Some((source, NodeSource { series, failing }))
+            let node = NodeSource {
+                series,
+                rests_until: None,
+                failing: false,
+            };
+            Some((source, node))
         });
         let nodes = nodes.collect();
         let messages = [LogSource::Machine, LogSource::Build].map(|source| {
@@ -89,11 +95,11 @@ impl Flow {
     }
 
     /// Sources that may have something to ship, in their order.
-    pub(crate) fn ready(&self) -> impl Iterator<Item = LogSource> + '_ {
+    pub(crate) fn ready(&self, now: Instant) -> impl Iterator<Item = LogSource> + '_ {
         let nodes = self
             .nodes
             .iter()
-            .filter(|(_, node)| !node.series.in_flight())
+            .filter(move |(_, node)| !node.series.in_flight() && node.rests_until.is_none_or(|until| now >= until))
             .map(|(source, _)| source);
         let messages = self
             .messages
@@ -126,6 +132,9 @@ impl Flow {
                     None
                 }
             };
+            let is_full = lines.as_ref().is_some_and(|lines| lines.is_full);
+            // A full batch is followed by the next one at once: there is a backlog.
+            node.rests_until = (!is_full).then(|| Instant::now() + POLL);
             return Ok(lines.map(|lines| LogBatch {
                 dataflow,
                 source: source.clone(),

@@ -66,6 +66,8 @@ pub(crate) struct Lines {
     pub(crate) lost_before: u64,
     /// At least one.
     pub(crate) records: Vec<LogRecord>,
+    /// Whether there was no room for more.
+    pub(crate) is_full: bool,
 }
 
 impl Series {
@@ -143,6 +145,7 @@ impl Series {
                 });
                 return Ok(Some(Lines {
                     lost_before,
+                    is_full: reader.is_full(),
                     records: reader.records,
                 }));
             }

@@ -7,7 +7,7 @@ use dora_remote_protocol::{
     dataflow::Files,
     engine_to_agent::{EngineEvent, NodeOutput},
     ids::EngineId,
-    log_line::LogLevel,
+    log_line::{LogBatch, LogLevel},
 };
 use std::{collections::BTreeMap, fs, io::Write, path::Path};
 use uuid::Uuid;
@@ -48,8 +48,8 @@ fn write(dir: &Path, node: &str, range: std::ops::Range<u32>) {
     }
 }
 
-async fn next(batches: &mut mpsc::Receiver<LogBatch>) -> LogBatch {
-    timeout(PATIENCE, batches.recv()).await.unwrap().unwrap()
+async fn next(batches: &mut mpsc::Receiver<ShipLogs>) -> LogBatch {
+    timeout(PATIENCE, batches.recv()).await.unwrap().unwrap().unpack().unwrap()
 }
 
 fn start(dir: &Path) -> (TailHandle, TailOutputs, StoreHandle, oneshot::Receiver<()>) {
@@ -81,7 +81,7 @@ async fn every_line_comes_once_over_a_restart_and_then_the_run_is_complete() {
                 .push((batch.epoch, record.offset, record.text.clone()));
         }
     };
-    write(dir.path(), "a", 0..3_000);
+    write(dir.path(), "a", 0..20_000);
     write(dir.path(), "b", 0..10);
     {
         let (tail, mut outputs, store, closed) = start(dir.path());
@@ -113,7 +113,7 @@ async fn every_line_comes_once_over_a_restart_and_then_the_run_is_complete() {
         }
     };
     assert_eq!(id, plan.order.dataflow);
-    for (node, count) in [("a", 3_000), ("b", 20)] {
+    for (node, count) in [("a", 20_000), ("b", 20)] {
         let lines = &seen[&LogSource::Node(node.parse().unwrap())];
         let texts: Vec<_> = lines.iter().map(|(_, _, text)| text.clone()).collect();
         assert_eq!(texts, (0..count).map(|n| format!("{node}{n}")).collect::<Vec<_>>());

@@ -211,8 +211,9 @@ fn router(book: &Book, trust: &Arc<Trust>) -> Router {
             });
             async move { Ok(EventsAcked { seq }) }
         })
-        .call(move |_, ShipLogs { batch }| {
-            let offset = batch.records.last().expect("not empty").offset;
+        .call(move |_, shipped: ShipLogs| {
+            let offset = shipped.records.last;
+            let batch = shipped.unpack().expect("packed lines");
             ship.change(|seen| {
                 let lines = seen.lines.entry((batch.dataflow, batch.source)).or_default();
                 for record in batch.records {

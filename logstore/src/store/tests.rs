@@ -288,7 +288,7 @@ fn shown(items: &[LogItem]) -> Vec<String> {
     let mut shown = Vec::new();
     for item in items {
         match item {
-            LogItem::Lines(lines) => shown.extend(lines.iter().map(|line| line.text.clone())),
+            LogItem::Lines(lines) => shown.extend(lines.lines().unwrap().into_iter().map(|line| line.text)),
             LogItem::Gap { lines, next_after } => shown.push(format!("gap of {lines}, then {next_after}")),
             LogItem::CaughtUp | LogItem::Lag { .. } | LogItem::Passed { .. } => panic!("no business of a store: {item:?}"),
         }

@@ -161,7 +161,7 @@ impl Daemon {
             lost_before: 0,
             records: offsets.map(record).collect(),
         };
-        self.peer.call(&ShipLogs { batch }, PATIENCE).await.unwrap().offset
+        self.peer.call(&ShipLogs::pack(batch), PATIENCE).await.unwrap().offset
     }
 
     /// What it would remember of a run that goes on.

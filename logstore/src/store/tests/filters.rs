@@ -6,7 +6,6 @@ use crate::{
     store::{BLOCKS, key},
 };
 use dora_remote_protocol::log_line::LogLevel;
-use redb::TableDefinition;
 
 /// Five blocks of ten lines. The clock runs by a second with each line and is set back by an hour after the third block.
 const TIMES: [u64; 5] = [10_000_000, 10_010_000, 10_020_000, 6_430_000, 6_440_000];
@@ -81,7 +80,7 @@ fn blocks_that_are_not_wanted_are_not_read() {
     let transaction = db.begin_write().unwrap();
     for first_seq in [1, 11, 21] {
         let mut blocks = transaction.open_table(BLOCKS).unwrap();
-        let row = (first_seq + 9, first_seq, 10, 5, b"spoilt".as_slice());
+        let row = (first_seq + 9, first_seq, 10, b"spoilt".as_slice());
         blocks.insert((key(flow()), first_seq), row).unwrap();
     }
     transaction.commit().unwrap();
@@ -91,30 +90,6 @@ fn blocks_that_are_not_wanted_are_not_read() {
     assert_eq!(numbers(&store, &until(6_500_000)), all([31..=50]));
     assert_eq!(tail(&store, 5, &Filter::default()), 45);
     assert_eq!(tail(&store, 99, &until(6_500_000)), 0);
-}
-
-#[test]
-fn a_store_of_the_first_format_is_read_and_carried_on() {
-    let dir = tempfile::tempdir().unwrap();
-    drop(filled(dir.path()));
-    let db = redb::Database::open(dir.path().join("logs.redb")).unwrap();
-    let transaction = db.begin_write().unwrap();
-    let times = TableDefinition::<(u128, u64), (u64, u64, u64)>::new("times");
-    transaction.delete_table(times).unwrap();
-    let evicted = TableDefinition::<u128, u64>::new("evicted-times");
-    transaction.delete_table(evicted).unwrap();
-    let meta = TableDefinition::<&str, u64>::new("meta");
-    transaction.open_table(meta).unwrap().insert("format", 1).unwrap();
-    transaction.commit().unwrap();
-    drop(db);
-    let store = open(dir.path());
-    assert_eq!(numbers(&store, &since(10_018_000, u64::MAX)), all([19..=30]));
-    assert_eq!(tail(&store, 3, &until(10_002_000)), 47);
-    store.append(&[(machine("a"), batch("n", 1, 0, 51..=60))]).unwrap();
-    assert_eq!(numbers(&store, &until(60)), all([51..=60]));
-    drop(store);
-    let store = open(dir.path());
-    assert_eq!(numbers(&store, &until(60)), all([51..=60]));
 }
 
 #[test]
