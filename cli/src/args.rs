@@ -20,13 +20,14 @@ pub use servers::{
 };
 
 use crate::{
-    exit,
+    exit, link_loss,
     output::Format,
     output::time::{Moment, parse_moment, parse_span},
     rights,
 };
 use clap::{ArgAction, Args, Parser, Subcommand};
 use dora_remote_protocol::{
+    dataflow::LinkLoss,
     ids::NodeId,
     name::{DataflowName, MachineName, Name},
 };
@@ -253,6 +254,10 @@ pub struct Start {
     /// The machine for nodes that name none [default: the one of the context]
     #[arg(long, value_name = "NAME")]
     pub machine: Option<MachineName>,
+    /// What the machines do with the dataflow when they do not hear the coordinator: let it go on, or stop it after so much silence
+    /// [default: `on-link-loss` in .dora-remote.toml beside the file, else the one of the context, else keep]
+    #[arg(long, value_name = "keep|stop-after=DURATION", value_parser = link_loss::parse)]
+    pub on_link_loss: Option<LinkLoss>,
     /// Bring no files: use this directory, which is on the machine already
     #[arg(long, value_name = "DIR", value_parser = absolute_directory)]
     pub working_dir: Option<String>,

@@ -114,6 +114,7 @@ pub(crate) fn adopted(run: &RunReport, machine: &MachineName, name: DataflowName
         notes: vec!["the coordinator had no record of it and found it on a machine".to_owned()],
         broken: false,
         result: None,
+        link_loss: run.link_loss,
     })
 }
 
@@ -135,6 +136,7 @@ const ENDED_UNHEARD: &str = "it had ended, and how was not reported";
 mod tests {
     use super::*;
     use crate::dataflow::samples::{self, id};
+    use dora_remote_protocol::dataflow::LinkLoss;
 
     #[test]
     fn each_report_meets_what_is_remembered() {
@@ -208,6 +210,7 @@ mod tests {
             name: "flow".parse().unwrap(),
             phase,
             nodes: Vec::new(),
+            link_loss: LinkLoss::StopAfter { silence_ms: 30_000 },
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     engine_keeper::Keeper,
     engine_standing,
     handlers::Orders,
+    link_loss,
     on_revoked::OnRevoked,
     policy::Policy,
     processes,
@@ -146,6 +147,7 @@ pub async fn run_and_tell(
     let last_good = store.last_good()?.map(|unix_ms| UNIX_EPOCH + Duration::from_millis(unix_ms));
     let floor = Arc::new(FloorClock::new(Arc::clone(&config.clock), config.build_time, last_good).unattended());
     let (instance, counter, loaded) = (store.instance()?, store.take_counters(COUNTERS)?, store.load()?);
+    let heard = link_loss::resume(store.heard()?, boot);
     let book = Book::new(machine.clone(), loaded.runs, loaded.last_seq, loaded.engine_cursors);
     let left = store
         .engines()?
@@ -224,6 +226,7 @@ pub async fn run_and_tell(
         store: store.clone(),
         engine: engine_view.clone(),
         on_revoked: config.on_revoked,
+        heard: heard.clone(),
     };
     let (joined, peers) = watch::channel::<Option<Peer>>(None);
     let session = Session::new(session_config, joined, tasks.clone());
@@ -250,6 +253,8 @@ pub async fn run_and_tell(
         drop(session_gone);
         result
     });
+    let watching = link_loss::run(heard, handle.clone(), store.clone(), boot);
+    start(&tasks, "link-loss", &failed, watching);
     tasks.spawn("standing", standing::follow(peers.clone(), standing.clone()));
     tasks.spawn("shipper", shipper::run(batches, peers, tail.clone()));
     tasks.spawn("shipped", tell_shipped(shipped, handle.clone()));

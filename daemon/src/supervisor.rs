@@ -7,6 +7,7 @@ mod effects;
 mod engine;
 mod engines;
 mod input;
+mod link_loss;
 mod orders;
 mod prepare;
 
@@ -69,6 +70,8 @@ pub(crate) struct Supervisor {
     waiting: BTreeMap<(DataflowId, Step), Vec<Reply>>,
     /// Runs whose directories are being removed.
     removing: BTreeSet<DataflowId>,
+    /// Runs whose stop was ordered because the coordinator is not heard.
+    stopping_alone: BTreeSet<DataflowId>,
     /// What the last welcome of each engine left to be checked.
     checks: BTreeMap<Seat, Check>,
 }
@@ -129,6 +132,7 @@ impl Supervisor {
             preparing: BTreeMap::new(),
             waiting: BTreeMap::new(),
             removing: BTreeSet::new(),
+            stopping_alone: BTreeSet::new(),
             checks: BTreeMap::new(),
         };
         (supervisor, handle)
@@ -277,10 +281,15 @@ impl Supervisor {
                     self.lose(dataflow, &text, changes, effects);
                     result = Ok(());
                 }
+                if result.is_err() {
+                    // Ordered again as long as there is a reason.
+                    self.stopping_alone.remove(&dataflow);
+                }
                 if let Some(reply) = reply {
                     effects.push(Effect::Answer(reply, result));
                 }
             }
+            Input::Silence(silence) => self.silence(silence, changes, effects),
             Input::Forget { dataflow, reply } => {
                 let result = self.forget(dataflow, Forget::WhenShipped, changes, effects);
                 effects.push(Effect::Answer(reply, result));
@@ -292,6 +301,7 @@ impl Supervisor {
             }
             Input::Removed(dataflow) => {
                 self.removing.remove(&dataflow);
+                self.stopping_alone.remove(&dataflow);
                 self.book.remove(dataflow, changes);
                 effects.push(Effect::Tail(TailCommand::Forget(dataflow)));
             }

@@ -2,7 +2,7 @@
 
 use crate::{
     audit::{SignedHead, SignedRevocations},
-    dataflow::{Files, PlacedNode},
+    dataflow::{Files, LinkLoss, PlacedNode},
     identity::RoleSet,
     ids::{DataflowId, NodeId},
     name::DataflowName,
@@ -27,6 +27,8 @@ pub struct PrepareRun {
     pub uv: bool,
     /// SPIFFE id of the one who starts it, as the coordinator has it from the certificate; the machine's policy looks at it.
     pub by: String,
+    /// See [`crate::dataflow::DataflowSpec::link_loss`].
+    pub link_loss: LinkLoss,
 }
 request!(PrepareRun, 100, "prepare-run", RoleSet::COORDINATOR, Call, Command => ());
 

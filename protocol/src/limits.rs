@@ -98,6 +98,10 @@ pub const REDIAL_FAST: Duration = Duration::from_secs(1);
 pub const REDIAL_FAST_FOR: Duration = Duration::from_secs(120);
 /// Upper bound of the full-jitter wait between dials after that.
 pub const REDIAL_CAP: Duration = Duration::from_secs(15);
+/// Shortest silence after which a machine may be told to stop a dataflow by itself: three heartbeats, so that one lost packet ends nothing.
+pub const MIN_LINK_SILENCE: Duration = Duration::from_secs(5);
+/// Longest such silence.
+pub const MAX_LINK_SILENCE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Dataflows that have ended and are still listed; the oldest are forgotten first.
 pub const MAX_ENDED_DATAFLOWS: usize = 200;

@@ -1,7 +1,7 @@
 //! What a machine is to all sides: its facts, its engine, and what happened on it.
 
 use crate::{
-    dataflow::{Labels, NodeFailure, NodeStatus},
+    dataflow::{Labels, LinkLoss, NodeFailure, NodeStatus},
     ids::{BootId, DataflowId, EngineId, InstanceId, NodeId},
     name::{DataflowName, MachineName},
 };
@@ -105,6 +105,8 @@ pub struct RunReport {
     pub phase: RunPhase,
     /// The nodes on this machine.
     pub nodes: Vec<NodeStatus>,
+    /// See [`crate::dataflow::DataflowSpec::link_loss`].
+    pub link_loss: LinkLoss,
 }
 
 /// How far a run is on one machine.
@@ -168,4 +170,9 @@ pub enum Lifecycle {
     },
     /// Every log line of the run on this machine was shipped and acknowledged.
     LogsShipped,
+    /// The machine stops its part by itself: see [`LinkLoss::StopAfter`]. The end follows as an event of its own.
+    LinkLost {
+        /// For how long the coordinator had not been heard, in milliseconds.
+        silent_ms: u64,
+    },
 }

@@ -9,7 +9,9 @@ use dora_remote_protocol::{
     access::{InviteState, RevokeTarget},
     agent_to_engine::{AgentFrame, ENGINE_VERSIONS, EngineOrder},
     audit::AuditItem,
-    dataflow::{DataflowEvent, DataflowRef, DataflowResult, DataflowState, FailureCause, Files, NameWish, NodeState, NodeStatus},
+    dataflow::{
+        DataflowEvent, DataflowRef, DataflowResult, DataflowState, FailureCause, Files, LinkLoss, NameWish, NodeState, NodeStatus,
+    },
     engine_to_agent::{EngineEvent, EngineFrame, EngineHello, EngineReply, OperatorKind, RunFacts, Starts},
     hello::{HelloAnswer, Welcome},
     identity::{Role, RoleSet},
@@ -217,6 +219,14 @@ fn dataflows() {
         }),
         5,
     );
+    let link_lost = DataflowEvent::LinkLost {
+        machine: name(),
+        at_unix_ms: 0,
+        silent_ms: 0,
+    };
+    pinned(&link_lost, 6);
+    pinned(&LinkLoss::Keep, 0);
+    pinned(&LinkLoss::StopAfter { silence_ms: 0 }, 1);
 }
 
 #[test]
@@ -265,6 +275,7 @@ fn machines() {
         3,
     );
     pinned(&Lifecycle::LogsShipped, 4);
+    pinned(&Lifecycle::LinkLost { silent_ms: 0 }, 5);
 }
 
 #[test]

@@ -9,17 +9,20 @@ use crate::{
     output::{
         Printer,
         json::{self, FeedLine},
-        time::{relative, unix_ms},
+        time::{relative, rfc3339, span, unix_ms},
     },
 };
 use dora_remote_protocol::{
     cli_to_coordinator::{StartDataflow, WatchDataflow},
     dataflow::{DataflowEvent, DataflowRef, DataflowResult, DataflowState, NodeState, PlacedNode},
     ids::DataflowId,
-    name::DataflowName,
+    name::{DataflowName, MachineName},
     request::Request,
 };
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 use tokio::sync::watch;
 
 /// A dataflow whose nodes have machines.
@@ -146,9 +149,33 @@ impl<'a> Teller<'a> {
                 self.printer
                     .note(&format!("machine `{machine}` cannot be reached; it was heard last {since}"));
             }
+            DataflowEvent::LinkLost {
+                machine,
+                at_unix_ms,
+                silent_ms,
+            } => self.tell_link_lost(&machine, at_unix_ms, silent_ms).await?,
             DataflowEvent::Reach { machine, .. } => self.printer.note(&format!("machine `{machine}` is back")),
             DataflowEvent::MachineDone { .. } | DataflowEvent::Node(_) | DataflowEvent::Ended(_) => {}
         }
+        Ok(())
+    }
+
+    async fn tell_link_lost(&mut self, machine: &MachineName, at_unix_ms: u64, silent_ms: u64) -> Result<(), Failure> {
+        if self.lines {
+            let line = FeedLine::LinkLost {
+                machine,
+                time: rfc3339(at_unix_ms),
+                silent_ms,
+            };
+            self.printer.chunk(line.to_line()).await?;
+        }
+        let (at, silent) = (
+            relative(at_unix_ms, unix_ms(SystemTime::now())),
+            span(Duration::from_millis(silent_ms)),
+        );
+        self.printer.warn(&format!(
+            "machine `{machine}` stopped its part {at} by its link-loss policy: it had not heard the coordinator for {silent}"
+        ));
         Ok(())
     }
 

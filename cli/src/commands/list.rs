@@ -17,6 +17,9 @@ use dora_remote_link::DialKind;
 use dora_remote_protocol::dataflow::DataflowSummary;
 use std::collections::BTreeSet;
 
+/// Characters of the reason of a failure that a table shows.
+const NOTE_CHARS: usize = 100;
+
 /// Lists dataflows.
 ///
 /// # Errors
@@ -42,6 +45,15 @@ pub async fn run(context: &Context, list: &List) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
+/// The reason of a failure as far as a line of a table has room for it; JSON has all of it.
+fn shortened(note: &str) -> String {
+    let note = note.lines().next().unwrap_or_default();
+    match note.char_indices().nth(NOTE_CHARS) {
+        Some((end, _)) => format!("{}...", &note[..end]),
+        None => note.to_owned(),
+    }
+}
+
 fn table(dataflows: &[DataflowSummary], now: u64) -> Table {
     let mut table = Table::new(&["NAME", "STATE", "NODES", "MACHINES", "STARTED", "ID", ""]);
     for dataflow in dataflows {
@@ -58,7 +70,10 @@ fn table(dataflows: &[DataflowSummary], now: u64) -> Table {
             machines.into_iter().collect::<Vec<_>>().join(","),
             relative(dataflow.created_unix_ms, now),
             dataflow.id.to_string(),
-            unreachable.join(", "),
+            match &dataflow.result {
+                Some(result) if !result.success => shortened(&result.note),
+                _ => unreachable.join(", "),
+            },
         ]);
     }
     table

@@ -49,6 +49,8 @@ pub struct Dataflow<'a> {
     pub unreachable: Vec<Unreachable<'a>>,
     /// How it ended.
     pub result: Option<Outcome<'a>>,
+    /// What a machine does with it while it does not hear the coordinator: `keep` or `stop-after=30s`.
+    pub on_link_loss: String,
 }
 
 /// One node.
@@ -232,6 +234,15 @@ pub enum FeedLine<'a> {
         /// The line without its end.
         text: &'a str,
     },
+    /// A machine has stopped its part by itself, because it did not hear the coordinator.
+    LinkLost {
+        /// Which machine.
+        machine: &'a MachineName,
+        /// When, by its clock.
+        time: String,
+        /// For how long it had not heard the coordinator, in milliseconds.
+        silent_ms: u64,
+    },
     /// Lines that no longer exist.
     Gap {
         /// How many, where that is known, else 0.
@@ -296,6 +307,7 @@ impl<'a> From<&'a DataflowSummary> for Dataflow<'a> {
                 })
                 .collect(),
             result: dataflow.result.as_ref().map(Outcome::from),
+            on_link_loss: dataflow.link_loss.to_string(),
         }
     }
 }

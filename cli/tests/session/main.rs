@@ -8,8 +8,8 @@ use coordinator::{Coordinator, Reading, Script, Then};
 use dora_remote_protocol::{
     cli_to_coordinator::DataflowStopped,
     dataflow::{
-        DataflowEvent, DataflowRef, DataflowResult, DataflowState, DataflowSummary, FailureCause, Files, NameWish, NodeFailure,
-        NodeState, NodeStatus, PlacedNode,
+        DataflowEvent, DataflowRef, DataflowResult, DataflowState, DataflowSummary, FailureCause, Files, LinkLoss, NameWish,
+        NodeFailure, NodeState, NodeStatus, PlacedNode,
     },
     ids::{BootId, DataflowId, InstanceId},
     log_line::{LogItem, LogLine, LogSource, LogStream},
@@ -185,6 +185,7 @@ fn summary(name: &str, state: DataflowState) -> DataflowSummary {
         }],
         unreachable: BTreeMap::from([("robot".parse().expect("a name"), 3_000)]),
         result: None,
+        link_loss: LinkLoss::StopAfter { silence_ms: 90_000 },
     }
 }
 

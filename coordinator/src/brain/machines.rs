@@ -65,6 +65,7 @@ impl Brain {
                 event.dataflow,
                 Input::Happened {
                     machine,
+                    at_unix_ms: event.at_unix_ms,
                     what: event.what,
                 },
                 now,

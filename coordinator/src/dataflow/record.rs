@@ -2,8 +2,8 @@
 
 use dora_remote_protocol::{
     dataflow::{
-        DataflowEvent, DataflowResult, DataflowState, DataflowSummary, FailureCause, NodeFailure, NodeState, NodeStatus,
-        PlacedNode,
+        DataflowEvent, DataflowResult, DataflowState, DataflowSummary, FailureCause, LinkLoss, NodeFailure, NodeState,
+        NodeStatus, PlacedNode,
     },
     ids::{BundleHash, DataflowId, NodeId, RequestId},
     name::{DataflowName, MachineName},
@@ -39,6 +39,8 @@ pub(crate) struct Record {
     /// Whether something failed that is no node's failure.
     pub(crate) broken: bool,
     pub(crate) result: Option<DataflowResult>,
+    /// What each machine does with its part when it does not hear us for long.
+    pub(crate) link_loss: LinkLoss,
 }
 
 /// What came of a start.
@@ -64,6 +66,8 @@ pub(crate) struct Part {
     pub(crate) stop_confirmed: Option<StopForce>,
     /// No process is left.
     pub(crate) ended: bool,
+    /// When the last one ended, by the machine's clock, where it has said so.
+    pub(crate) ended_unix_ms: Option<u64>,
     /// Every log line is here.
     pub(crate) logs_shipped: bool,
     /// Since when the machine cannot be reached.
@@ -102,6 +106,7 @@ impl Record {
             nodes: self.nodes.clone(),
             unreachable: self.unreachable(),
             result: self.result.clone(),
+            link_loss: self.link_loss,
         }
     }
 
@@ -166,7 +171,10 @@ impl Record {
         } else {
             DataflowState::Failed
         };
-        self.ended_unix_ms = Some(now_unix_ms);
+        let told: Option<Vec<_>> = self.parts.values().map(|part| part.ended_unix_ms).collect();
+        let ended = told.and_then(|told| told.into_iter().max()).unwrap_or(now_unix_ms);
+        // A clock that is wrong does not make it end before it began, or in the future.
+        self.ended_unix_ms = Some(ended.max(self.created_unix_ms).min(now_unix_ms));
         self.result = Some(result.clone());
         result
     }

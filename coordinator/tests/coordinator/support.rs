@@ -9,7 +9,7 @@ use dora_remote_coordinator::{CoordinatorConfig, Options, start};
 use dora_remote_link::{Address, CallError, DialKind, Dialer, Feed, Peer, Speaker};
 use dora_remote_protocol::{
     cli_to_coordinator::{ReadLogs, StartDataflow},
-    dataflow::{DataflowEvent, DataflowRef, DataflowSpec, DataflowState, Files, Labels, NameWish, NodeSpec},
+    dataflow::{DataflowEvent, DataflowRef, DataflowSpec, DataflowState, Files, Labels, LinkLoss, NameWish, NodeSpec},
     identity::{Identity, Role},
     ids::{BootId, DataflowId, InstanceId, RequestId},
     log_line::LogItem,
@@ -257,6 +257,7 @@ pub(crate) fn spec(machines: &[&str]) -> DataflowSpec {
         default_machine: None,
         files: Files::OnMachine("/srv/flow".to_owned()),
         uv: false,
+        link_loss: LinkLoss::Keep,
     }
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::{book::Book, records::Changes, seat::Seat, store::Store};
 use dora_remote_protocol::{
     agent_to_engine::RunOrder,
-    dataflow::Files,
+    dataflow::{Files, LinkLoss},
     engine_to_agent::{EngineEvent, NodeOutput},
     ids::EngineId,
     log_line::LogLevel,
@@ -37,6 +37,7 @@ fn plan(dataflow: DataflowId, dir: &Path) -> RunPlan {
         outputs: vec![output("a"), output("b"), silent],
         owns_dir: false,
         seat: Seat::default(),
+        link_loss: LinkLoss::Keep,
     }
 }
 

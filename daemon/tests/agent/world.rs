@@ -10,7 +10,7 @@ use dora_remote_daemon::{DaemonConfig, DaemonError, OnRevoked, Policy};
 use dora_remote_link::{Address, CallError, EndpointSecrets, Peer};
 use dora_remote_protocol::{
     coordinator_to_daemon::{PrepareRun, SpawnRun, StopRun},
-    dataflow::{Files, Labels, PlacedNode},
+    dataflow::{Files, Labels, LinkLoss, PlacedNode},
     ids::DataflowId,
     refusal::RefusalCode,
     request::Request,
@@ -201,6 +201,7 @@ impl World {
             files: Files::OnMachine(dir.to_str().expect("text").to_owned()),
             uv: false,
             by: "spiffe://lab/operator/olga".to_owned(),
+            link_loss: LinkLoss::Keep,
         }
     }
 

@@ -11,7 +11,14 @@ use dora_remote_protocol::{
 };
 
 impl Life {
-    pub(super) fn happened(&mut self, machine: &MachineName, what: Lifecycle, out: &mut Vec<Command>) {
+    pub(super) fn happened(
+        &mut self,
+        machine: &MachineName,
+        at_unix_ms: u64,
+        what: Lifecycle,
+        now: Moment,
+        out: &mut Vec<Command>,
+    ) {
         let several = self.is_over_several_machines();
         let Some(part) = self.record.parts.get_mut(machine) else {
             return;
@@ -29,6 +36,7 @@ impl Life {
                     return;
                 }
                 part.ended = true;
+                part.ended_unix_ms = Some(at_unix_ms);
                 if let Some(wire) = self.wires.get_mut(machine) {
                     wire.not_before = None;
                 }
@@ -51,6 +59,36 @@ impl Life {
                 }
             }
             Lifecycle::LogsShipped => part.logs_shipped = true,
+            Lifecycle::LinkLost { silent_ms } => self.link_lost(machine, at_unix_ms, silent_ms, now, out),
+        }
+    }
+
+    /// A machine has begun to stop its part by itself. Its end is reported on its own.
+    fn link_lost(&mut self, machine: &MachineName, at_unix_ms: u64, silent_ms: u64, now: Moment, out: &mut Vec<Command>) {
+        out.push(Command::Tell(DataflowEvent::LinkLost {
+            machine: machine.clone(),
+            at_unix_ms,
+            silent_ms,
+        }));
+        let seconds = silent_ms / 1000;
+        let reason =
+            format!("its link-loss policy stopped it on `{machine}`, which did not hear the coordinator for {seconds} s");
+        if self.undo.is_some() {
+            return;
+        }
+        if self.record.state < DataflowState::Running {
+            self.start_undo(Refusal::new(RefusalCode::MachineUnreachable, reason), now, out);
+            return;
+        }
+        // Who has asked for the end gets it, in whichever way.
+        self.record.broken |= self.record.stop.as_ref().is_none_or(|stop| stop.by.is_none());
+        self.record.notes.push(reason);
+        if self.record.state == DataflowState::Running {
+            if self.is_over_several_machines() {
+                self.stop_the_rest("the other machines were stopped therefore".to_owned(), out);
+            } else {
+                self.enter(DataflowState::Stopping, out);
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use dora_remote_link::{CallError, CloseCode, Dialer, Peer, Router};
 use dora_remote_protocol::{
     coordinator_to_daemon::{ForgetRun, Ping, PrepareRun, ReleaseBarrier, SpawnRun, StopRun},
     daemon_to_coordinator::{EventsAcked, JoinMachine, Joined, ReportEvents, ShipLogs},
-    dataflow::{Labels, NodeState, NodeStatus},
+    dataflow::{Labels, LinkLoss, NodeState, NodeStatus},
     identity::Role,
     ids::{BootId, DataflowId, InstanceId},
     log_line::{LogBatch, LogRecord, LogSource, LogStream},
@@ -178,6 +178,7 @@ impl Daemon {
                     state: NodeState::Running,
                     pid: Some(7),
                 }],
+                link_loss: LinkLoss::Keep,
             }],
             ..before.clone()
         }
