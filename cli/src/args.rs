@@ -16,7 +16,7 @@ pub use level::{Level, Levels};
 #[cfg(feature = "server")]
 pub use servers::{
     AcceptRestore, Coordinator, CoordinatorBackup, CoordinatorInstall, CoordinatorRestore, CoordinatorRun, CoordinatorVerb,
-    Daemon, DaemonInstall, DaemonRun, DaemonVerb, Down, Engine, Install, LogFormat,
+    Daemon, DaemonInstall, DaemonRun, DaemonVerb, Down, Engine, Install, LogFormat, ShipLogs,
 };
 
 use crate::{

@@ -255,6 +255,7 @@ impl Brain {
                 drop(reply.send(Ok(self.machine_summaries(&self.sight(&asker), now))));
             }
             Event::Count { reply } => drop(reply.send(Ok(self.counts()))),
+            Event::LogHolders { dataflow, reply } => drop(reply.send(self.log_holders(dataflow))),
             Event::MayFetch { machine, hash, reply } => drop(reply.send(self.may_fetch(&machine, hash))),
         }
     }

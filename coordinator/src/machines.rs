@@ -269,6 +269,11 @@ impl Machines {
         self.known.get(&key(name)).map(|entry| &entry.record)
     }
 
+    /// One machine, and whether it can be reached.
+    pub(crate) fn find(&self, name: &MachineName) -> Option<(&MachineRecord, Reach)> {
+        self.known.get(&key(name)).map(|entry| (&entry.record, entry.reach()))
+    }
+
     /// The connection that is in use.
     pub(crate) fn connection(&self, name: &MachineName) -> Option<u64> {
         self.known.get(&key(name)).and_then(|entry| entry.connection)

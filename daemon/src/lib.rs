@@ -8,11 +8,12 @@
 //! - `supervisor` is the one loop that owns all runs, `book` its pure account of them, `link_loss` tells it of silence;
 //! - `policy` is what the machine's owner lets others start on it;
 //! - `engine_keeper` keeps the engine child alive (`engine_child`, `environment`, `processes`), `engine_client` talks with it;
-//! - `workdir` and `unpack` bring files, `tail` follows output;
+//! - `workdir` and `unpack` bring files, `tail` follows output, `demand` says whether anybody wants it;
 //! - `store` (on its `store_thread`) survives restarts, `records` is what it holds, `state_dir` where it lies.
 
 mod book;
 mod clock;
+mod demand;
 mod engine_child;
 mod engine_client;
 mod engine_keeper;

@@ -2,6 +2,7 @@
 
 use crate::{
     book::Book,
+    demand::Demand,
     engine_child::ChildConfig,
     engine_client::{EngineHandle, Switchboard},
     engine_keeper::Keeper,
@@ -25,7 +26,12 @@ use crate::{
 };
 use dora_remote_certs::{Clock, FloorClock};
 use dora_remote_link::{Address, Peer, Speaker, Tasks};
-use dora_remote_protocol::{agent_to_engine::EngineOrder, dataflow::Labels, ids::BootId, machine::EngineStatus};
+use dora_remote_protocol::{
+    agent_to_engine::EngineOrder,
+    dataflow::Labels,
+    ids::BootId,
+    machine::{EngineStatus, LogShipping},
+};
 use std::{
     fs, io,
     path::PathBuf,
@@ -76,6 +82,8 @@ pub struct DaemonConfig {
     pub on_revoked: OnRevoked,
     /// What may be started on this machine; without one, everything that the coordinator orders.
     pub policy: Option<Policy>,
+    /// When log lines are shipped.
+    pub logs: LogShipping,
 }
 
 /// Why a daemon ended, or did not start. Trouble with the network is never a reason.
@@ -154,8 +162,9 @@ pub async fn run_and_tell(
         .into_iter()
         .map(|record| (record, record.living(boot).is_some()));
     let seats = Allotment::of(&left.collect::<Vec<_>>(), processes::program(&config.exe));
+    let demand = Demand::new(config.logs);
     let (store, store_closed) = StoreHandle::start(store).map_err(DaemonError::Thread)?;
-    let (tail, tail_outputs) = TailHandle::start(store.clone()).map_err(DaemonError::Thread)?;
+    let (tail, tail_outputs) = TailHandle::start(store.clone(), demand.clone()).map_err(DaemonError::Thread)?;
     let TailOutputs {
         batches,
         shipped,
@@ -175,6 +184,7 @@ pub async fn run_and_tell(
         engines,
         workdirs: Workdirs::new(dir.runs(), machine.clone()),
         policy: config.policy.map(Arc::new),
+        logs: config.logs,
         tasks: tasks.clone(),
     };
     let (supervisor, handle) = Supervisor::new(parts);
@@ -218,6 +228,8 @@ pub async fn run_and_tell(
         orders: Orders {
             supervisor: handle.clone(),
             witness: Witness::new(store.clone(), Arc::clone(&keys)),
+            demand,
+            tail: tail.clone(),
         },
         keys,
         clock: config.clock,

@@ -29,7 +29,7 @@ use dora_remote_link::Tasks;
 use dora_remote_protocol::{
     ids::DataflowId,
     limits::MAX_LIVE_DATAFLOWS,
-    machine::{Lifecycle, RunPhase},
+    machine::{Lifecycle, LogShipping, RunPhase},
     name::MachineName,
     refusal::{Refusal, RefusalCode},
 };
@@ -59,6 +59,7 @@ pub(crate) struct Supervisor {
     engines: Engines,
     workdirs: Workdirs,
     policy: Option<Arc<Policy>>,
+    logs: LogShipping,
     tasks: Tasks,
     inbox: mpsc::Sender<Input>,
     queue: mpsc::Receiver<Input>,
@@ -105,6 +106,8 @@ pub(crate) struct Parts {
     pub(crate) workdirs: Workdirs,
     /// What may be started here; everything without one.
     pub(crate) policy: Option<Arc<Policy>>,
+    /// When log lines are shipped.
+    pub(crate) logs: LogShipping,
     /// Where tasks are started.
     pub(crate) tasks: Tasks,
 }
@@ -124,6 +127,7 @@ impl Supervisor {
             engines: parts.engines,
             workdirs: parts.workdirs,
             policy: parts.policy,
+            logs: parts.logs,
             tasks: parts.tasks,
             inbox,
             queue,
@@ -291,7 +295,12 @@ impl Supervisor {
             }
             Input::Silence(silence) => self.silence(silence, changes, effects),
             Input::Forget { dataflow, reply } => {
-                let result = self.forget(dataflow, Forget::WhenShipped, changes, effects);
+                let when = match self.logs {
+                    LogShipping::Always => Forget::WhenShipped,
+                    // Nobody can ask any more for what waits to be asked for.
+                    LogShipping::OnDemand => Forget::WhenEnded,
+                };
+                let result = self.forget(dataflow, when, changes, effects);
                 effects.push(Effect::Answer(reply, result));
             }
             Input::Unwanted(runs) => {

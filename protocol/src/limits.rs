@@ -40,6 +40,9 @@ pub const MAX_GREP_BYTES: usize = 1024;
 /// Most lines of one batch.
 pub const LOG_BATCH_LINES: usize = 2_000;
 
+/// How long a machine that ships log lines on demand goes on after it was last told that somebody reads them.
+pub const LOGS_LEASE: Duration = Duration::from_secs(30);
+
 /// Bidirectional streams a peer may hold open at once. Each costs memory when the connection is accepted.
 pub const MAX_BIDI_STREAMS: u32 = 64;
 /// Bytes of unread data that one stream may hold at the receiver.

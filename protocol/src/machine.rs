@@ -18,6 +18,29 @@ pub struct MachineFacts {
     pub platform: String,
     /// Its engine.
     pub engine: EngineStatus,
+    /// When it ships log lines.
+    pub logs: LogShipping,
+}
+
+/// When a machine ships log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogShipping {
+    /// As they are written.
+    #[default]
+    Always,
+    /// While somebody reads them (see [`crate::coordinator_to_daemon::WantLogs`]); until then it keeps them.
+    OnDemand,
+}
+
+impl LogShipping {
+    /// As people and JSON see it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::OnDemand => "on-demand",
+        }
+    }
 }
 
 /// The engine child of a daemon.

@@ -17,7 +17,7 @@ use dora_remote_protocol::{
     identity::{Role, RoleSet},
     ids::{BundleHash, DataflowId, EngineId, NodeId},
     log_line::{LogItem, LogLevel, LogSource, LogStream},
-    machine::{EngineStatus, Lifecycle, Reach, RunPhase},
+    machine::{EngineStatus, Lifecycle, LogShipping, Reach, RunPhase},
     refusal::{Changed, Refusal, RefusalCode},
     request::{Answer, FeedFrame, Priority, Shape, VerbRow},
     verbs,
@@ -240,6 +240,8 @@ fn machines() {
     };
     pinned(&up, 1);
     pinned(&EngineStatus::Down { reason: String::new() }, 2);
+    pinned(&LogShipping::Always, 0);
+    pinned(&LogShipping::OnDemand, 1);
     pinned(&Reach::Connected, 0);
     pinned(&Reach::Unreachable { since_unix_ms: 0 }, 1);
     let phases = [
@@ -304,6 +306,13 @@ fn log_lines() {
         milliseconds: 0,
     };
     pinned(&lag, 3);
+    pinned(&LogItem::Fetching { machines: vec![] }, 5);
+    let unfetched = LogItem::Unfetched {
+        machine: name(),
+        unreachable_since_unix_ms: None,
+        newest_unix_ms: None,
+    };
+    pinned(&unfetched, 6);
     pinned(&LogItem::Passed { next_after: 0 }, 4);
 }
 

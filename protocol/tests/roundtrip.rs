@@ -20,7 +20,7 @@ use dora_remote_protocol::{
     ids::{BootId, BundleHash, DataflowId, EngineId, InstanceId, NodeId, RequestId},
     limits::MAX_FRAME_BYTES,
     log_line::{LogBatch, LogItem, LogLevel, LogLine, LogRecord, LogSource, LogStream},
-    machine::{EngineStatus, Lifecycle, LifecycleEvent, MachineFacts, RunPhase, RunReport},
+    machine::{EngineStatus, Lifecycle, LifecycleEvent, LogShipping, MachineFacts, RunPhase, RunReport},
     name::Name,
     refusal::{Changed, Refusal, RefusalCode},
     request::{Answer, FeedFrame, Header, Verb},
@@ -346,6 +346,7 @@ fn join() -> impl Strategy<Value = JoinMachine> {
                 build,
                 platform,
                 engine,
+                logs: LogShipping::OnDemand,
             },
             runs,
             last_seq,
@@ -462,6 +463,14 @@ fn log_item() -> impl Strategy<Value = LogItem> {
         Just(LogItem::CaughtUp),
         any::<(u64, u64)>().prop_map(|(lines, milliseconds)| LogItem::Lag { lines, milliseconds }),
         any::<u64>().prop_map(|next_after| LogItem::Passed { next_after }),
+        vec(name(), 0..3).prop_map(|machines| LogItem::Fetching { machines }),
+        (name(), any::<(Option<u64>, Option<u64>)>()).prop_map(|(machine, (unreachable_since_unix_ms, newest_unix_ms))| {
+            LogItem::Unfetched {
+                machine,
+                unreachable_since_unix_ms,
+                newest_unix_ms,
+            }
+        }),
     ]
 }
 

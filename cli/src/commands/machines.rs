@@ -59,7 +59,17 @@ fn refused(machine: &MachineSummary, now: u64) -> impl Iterator<Item = String> {
 }
 
 fn table(machines: &[MachineSummary], now: u64) -> Table {
-    let mut table = Table::new(&["NAME", "STATE", "ENGINE", "DATAFLOWS", "RTT", "PLATFORM", "LABELS", "ADDRESS"]);
+    let mut table = Table::new(&[
+        "NAME",
+        "STATE",
+        "ENGINE",
+        "DATAFLOWS",
+        "RTT",
+        "LOGS",
+        "PLATFORM",
+        "LABELS",
+        "ADDRESS",
+    ]);
     for machine in machines {
         let state = match machine.reach {
             Reach::Connected => "connected".to_owned(),
@@ -87,6 +97,7 @@ fn table(machines: &[MachineSummary], now: u64) -> Table {
             machine
                 .rtt_us
                 .map_or_else(String::new, |us| format!("{:.1} ms", us as f64 / 1000.0)),
+            machine.facts.logs.as_str().to_owned(),
             machine.facts.platform.clone(),
             labels.join(","),
             machine.address.clone(),

@@ -145,6 +145,8 @@ pub struct Machine<'a> {
     pub dataflows: &'a [DataflowId],
     /// Others that came with its identity of late and were refused.
     pub quarantined: Vec<Twin<'a>>,
+    /// When it sends log lines: `always`, or `on-demand`.
+    pub logs: &'static str,
 }
 
 /// A machine that came with the identity of another one and was refused.
@@ -380,6 +382,7 @@ impl<'a> From<&'a MachineSummary> for Machine<'a> {
             engines_older,
             dataflows: &machine.dataflows,
             quarantined: machine.quarantined.iter().map(Twin::from).collect(),
+            logs: machine.facts.logs.as_str(),
         }
     }
 }

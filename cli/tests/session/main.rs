@@ -13,7 +13,7 @@ use dora_remote_protocol::{
     },
     ids::{BootId, DataflowId, InstanceId},
     log_line::{LogItem, LogLine, LogSource, LogStream},
-    machine::{EngineStatus, MachineFacts, MachineSummary, Quarantine, Reach},
+    machine::{EngineStatus, LogShipping, MachineFacts, MachineSummary, Quarantine, Reach},
     refusal::{Changed, Refusal, RefusalCode},
 };
 use nix::{
@@ -483,6 +483,7 @@ fn what_is_listed_has_a_stable_form_for_programs() {
             labels: BTreeMap::from([("gpu".to_owned(), "true".to_owned())]),
             build: "0.1.0".to_owned(),
             platform: "linux x86_64".to_owned(),
+            logs: LogShipping::OnDemand,
             engine: EngineStatus::Down {
                 reason: "killed by signal 9".to_owned(),
             },

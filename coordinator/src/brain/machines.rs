@@ -2,8 +2,8 @@
 
 use super::{After, Brain};
 use crate::{
-    dataflow::{machine::Input, sight::Sight},
-    event::{Counts, Reply},
+    dataflow::{machine::Input, record::Part, sight::Sight},
+    event::{Counts, LogHolder, LogHolders, Reply},
     machines::MachineRecord,
     moment::Moment,
     recover,
@@ -13,7 +13,7 @@ use dora_remote_protocol::{
     daemon_to_coordinator::EventsAcked,
     dataflow::NameWish,
     ids::{BundleHash, DataflowId},
-    machine::{EngineStatus, LifecycleEvent, MachineFacts, MachineSummary, Reach, RunReport},
+    machine::{EngineStatus, LifecycleEvent, LogShipping, MachineFacts, MachineSummary, Reach, RunReport},
     name::MachineName,
     refusal::{Refusal, RefusalCode},
 };
@@ -136,6 +136,33 @@ impl Brain {
             RefusalCode::Denied,
             format!("machine `{machine}` runs nothing that needs the bundle {hash}"),
         ))
+    }
+
+    /// Machines that ship log lines on demand and have not brought all of a dataflow.
+    pub(super) fn log_holders(&self, id: DataflowId) -> Result<LogHolders, Refusal> {
+        let life = self.table.get(id);
+        let record = life
+            .ok_or_else(|| Refusal::new(RefusalCode::NotFound, format!("no dataflow {id} is known")))?
+            .record();
+        let left = record.parts.iter().filter(|(_, part)| part.prepared && !part.logs_shipped);
+        let holder = |(name, _): (&MachineName, &Part)| {
+            let (known, reach) = self.machines.find(name)?;
+            let connection = self.connections.get(name).filter(|connection| connection.outbox.is_some());
+            (known.facts.logs == LogShipping::OnDemand).then(|| LogHolder {
+                machine: name.clone(),
+                peer: connection
+                    .filter(|_| reach == Reach::Connected)
+                    .map(|connection| connection.peer.clone()),
+                unreachable_since_unix_ms: match reach {
+                    Reach::Connected => None,
+                    Reach::Unreachable { since_unix_ms } => Some(since_unix_ms),
+                },
+            })
+        };
+        Ok(LogHolders {
+            on_demand: left.filter_map(holder).collect(),
+            has_ended: record.state.has_ended(),
+        })
     }
 
     /// The machines within sight.

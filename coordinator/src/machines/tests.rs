@@ -1,7 +1,10 @@
 //! The rules of machines, with time as the tests want it.
 
 use super::*;
-use dora_remote_protocol::{dataflow::Labels, machine::MAX_QUARANTINED};
+use dora_remote_protocol::{
+    dataflow::Labels,
+    machine::{LogShipping, MAX_QUARANTINED},
+};
 use uuid::Uuid;
 
 #[test]
@@ -252,6 +255,7 @@ fn claim(text: &str, connection: u64, instance: u128) -> Claim {
             build: "0.1.0".to_owned(),
             platform: "linux x86_64".to_owned(),
             engine: EngineStatus::Starting,
+            logs: LogShipping::Always,
         },
         address: "127.0.0.1:1".to_owned(),
         last_seq: 5,

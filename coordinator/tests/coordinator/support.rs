@@ -237,7 +237,11 @@ pub(crate) async fn lines(feed: &mut Feed<LogItem>, count: usize) -> Vec<(u64, S
         match next(feed).await.unwrap().expect("more lines") {
             LogItem::Lines(lines) => seen.extend(lines.into_iter().map(|line| (line.seq, line.text))),
             LogItem::Gap { lines, next_after } => seen.push((next_after, format!("gap of {lines}"))),
-            LogItem::CaughtUp | LogItem::Lag { .. } | LogItem::Passed { .. } => {}
+            LogItem::CaughtUp
+            | LogItem::Lag { .. }
+            | LogItem::Passed { .. }
+            | LogItem::Fetching { .. }
+            | LogItem::Unfetched { .. } => {}
         }
     }
     seen

@@ -1,6 +1,6 @@
 //! The sources of one run: the files of its nodes, messages about it, and its build output.
 
-use super::series::Series;
+use super::{drain::Drains, series::Series};
 use crate::{records::LogCursor, store::StoreError, store_thread::StoreHandle};
 use dora_remote_protocol::{
     engine_to_agent::NodeOutput,
@@ -9,7 +9,7 @@ use dora_remote_protocol::{
     log_line::{LogBatch, LogSource},
 };
 use std::{collections::BTreeMap, time::Duration};
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 use tracing::warn;
 
 /// One run that is followed.
@@ -18,6 +18,7 @@ pub(crate) struct Flow {
     nodes: BTreeMap<LogSource, NodeSource>,
     messages: BTreeMap<LogSource, Messages>,
     ended: Option<Instant>,
+    drains: Drains,
 }
 
 #[derive(Debug)]
@@ -60,6 +61,7 @@ impl Flow {
             nodes,
             messages: messages.into(),
             ended: None,
+            drains: Drains::default(),
         }
     }
 
@@ -126,6 +128,9 @@ impl Flow {
                     None
                 }
             };
+            if lines.is_none() {
+                self.drains.is_empty_now(source);
+            }
             return Ok(lines.map(|lines| LogBatch {
                 dataflow,
                 source: source.clone(),
@@ -147,6 +152,7 @@ impl Flow {
         }
         let (Some(first), Some(last)) = (records.first(), records.last()) else {
             messages.more = false;
+            self.drains.is_empty_now(source);
             return Ok(None);
         };
         messages.pending = Some((last.offset, last.at_unix_ms));
@@ -166,6 +172,7 @@ impl Flow {
             if let Err(error) = node.series.acked() {
                 warn!(?source, %error, "the place of shipped log lines cannot be noted; they may be sent again");
             }
+            self.drains.reached(source, node.series.cursor());
             return Some(node.series.cursor().clone());
         }
         let messages = self.messages.get_mut(source)?;
@@ -173,6 +180,14 @@ impl Flow {
         messages.cursor.offset = offset;
         messages.cursor.at_unix_ms = at_unix_ms;
         Some(messages.cursor.clone())
+    }
+
+    /// Tells `done` once every line that exists now is acknowledged.
+    pub(crate) fn drain(&mut self, done: oneshot::Sender<()>) {
+        let nodes = self.nodes.iter().map(|(source, node)| (source, node.series.end().ok()));
+        let messages = self.messages.iter().filter(|(_, m)| m.more).map(|(source, _)| (source, None));
+        let left = nodes.chain(messages).map(|(source, end)| (source.clone(), end)).collect();
+        self.drains.add(left, done);
     }
 
     /// Whether everything that was written is acknowledged.

@@ -9,7 +9,7 @@ use dora_remote_protocol::{
     identity::Role,
     ids::{BootId, DataflowId, InstanceId},
     log_line::{LogBatch, LogRecord, LogSource, LogStream},
-    machine::{EngineStatus, Lifecycle, LifecycleEvent, MachineFacts, RunPhase, RunReport},
+    machine::{EngineStatus, Lifecycle, LifecycleEvent, LogShipping, MachineFacts, RunPhase, RunReport},
     refusal::{Changed, Refusal, RefusalCode},
 };
 use std::{
@@ -89,6 +89,7 @@ impl Daemon {
                 build: "test".to_owned(),
                 platform: "linux x86_64".to_owned(),
                 engine: EngineStatus::Starting,
+                logs: LogShipping::Always,
             },
             runs: memory.runs.clone(),
             last_seq: memory.last_seq,
