@@ -7,7 +7,7 @@
 //!   what it was seen to say, `shipper` carries log lines to it;
 //! - `supervisor` is the one loop that owns all runs, `book` its pure account of them, `link_loss` tells it of silence;
 //! - `policy` is what the machine's owner lets others start on it;
-//! - `engine_keeper` keeps the engine child alive (`engine_child`, `environment`, `processes`), `engine_client` talks with it;
+//! - `engine_keeper` keeps the engine child alive (`engine_child`, `environment`, `processes`, `strays`), `engine_client` talks with it;
 //! - `workdir` and `unpack` bring files, `tail` follows output, `demand` says whether anybody wants it;
 //! - `store` (on its `store_thread`) survives restarts, `records` is what it holds, `state_dir` where it lies.
 
@@ -33,6 +33,7 @@ mod standing;
 mod state_dir;
 mod store;
 mod store_thread;
+mod strays;
 mod supervisor;
 mod tail;
 mod unpack;

@@ -19,6 +19,7 @@ use crate::{
     state_dir::StateDir,
     store::{Settled, Store, StoreError},
     store_thread::StoreHandle,
+    strays,
     supervisor::{Engines, Input, Parts, Supervisor, SupervisorHandle},
     tail::{TailHandle, TailOutputs},
     witness::Witness,
@@ -41,6 +42,7 @@ use std::{
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, oneshot, watch},
+    task::spawn_blocking,
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -151,6 +153,11 @@ pub async fn run_and_tell(
             events,
             "this state directory is a copy: it is an instance of its own from now on, and what belongs to the original is forgotten"
         );
+    }
+    if store.engines()?.is_empty() {
+        let engines: Vec<_> = Seat::all().map(|seat| dir.engine(seat)).collect();
+        let ending = spawn_blocking(move || strays::end_all(&engines));
+        ending.await.map_err(|error| DaemonError::Broken(error.to_string()))?;
     }
     let last_good = store.last_good()?.map(|unix_ms| UNIX_EPOCH + Duration::from_millis(unix_ms));
     let floor = Arc::new(FloorClock::new(Arc::clone(&config.clock), config.build_time, last_good).unattended());
