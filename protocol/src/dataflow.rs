@@ -3,6 +3,7 @@
 use crate::{
     ids::{BundleHash, DataflowId, NodeId},
     limits::{MAX_LINK_SILENCE, MIN_LINK_SILENCE},
+    machine::Restored,
     name::{DataflowName, MachineName},
 };
 use serde::{Deserialize, Serialize};
@@ -255,6 +256,8 @@ pub struct DataflowSummary {
     pub result: Option<DataflowResult>,
     /// See [`DataflowSpec::link_loss`].
     pub link_loss: LinkLoss,
+    /// Machines of it that could not be reached for a while and are back.
+    pub restored: BTreeMap<MachineName, Restored>,
 }
 
 /// How a dataflow ended.
@@ -332,7 +335,12 @@ pub enum DataflowEvent {
         state: DataflowState,
     },
     /// A node changed.
-    Node(NodeStatus),
+    Node {
+        /// How it is.
+        node: NodeStatus,
+        /// When it came to that, in milliseconds since the Unix epoch, by the clock of its machine; none where that is not known.
+        at_unix_ms: Option<u64>,
+    },
     /// A machine of it was lost or came back.
     Reach {
         /// Which machine.

@@ -85,6 +85,8 @@ pub struct MachineSummary {
     pub dataflows: Vec<DataflowId>,
     /// Other machines that came with its identity within the last hour and were refused, the latest last; at most [`MAX_QUARANTINED`].
     pub quarantined: Vec<Quarantine>,
+    /// When it last came back from being unreachable.
+    pub restored: Option<Restored>,
 }
 
 /// A machine that was refused, because another one with the same identity is in use and answers: most often a cloned disk.
@@ -115,6 +117,15 @@ pub enum Reach {
         /// When it was last heard, in milliseconds since the Unix epoch.
         since_unix_ms: u64,
     },
+}
+
+/// The last time that a machine was heard again after it could not be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restored {
+    /// When it had been heard last before, in milliseconds since the Unix epoch, by the coordinator's clock.
+    pub unreachable_since_unix_ms: u64,
+    /// When it was heard again.
+    pub at_unix_ms: u64,
 }
 
 /// One dataflow that a machine has in hand, as its daemon reports it on joining.

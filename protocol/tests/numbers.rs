@@ -197,12 +197,15 @@ fn dataflows() {
     };
     pinned(&done, 2);
     pinned(
-        &DataflowEvent::Node(NodeStatus {
-            id: node(),
-            machine: name(),
-            state: NodeState::Waiting,
-            pid: None,
-        }),
+        &DataflowEvent::Node {
+            node: NodeStatus {
+                id: node(),
+                machine: name(),
+                state: NodeState::Waiting,
+                pid: None,
+            },
+            at_unix_ms: None,
+        },
         3,
     );
     let reach = DataflowEvent::Reach {

@@ -20,7 +20,7 @@ use dora_remote_protocol::{
     ids::{BootId, BundleHash, DataflowId, EngineId, InstanceId, NodeId, RequestId},
     limits::MAX_FRAME_BYTES,
     log_line::{LogBatch, LogItem, LogLevel, LogLine, LogRecord, LogSource, LogStream},
-    machine::{EngineStatus, Lifecycle, LifecycleEvent, LogShipping, MachineFacts, RunPhase, RunReport},
+    machine::{EngineStatus, Lifecycle, LifecycleEvent, LogShipping, MachineFacts, Restored, RunPhase, RunReport},
     name::Name,
     refusal::{Changed, Refusal, RefusalCode},
     request::{Answer, FeedFrame, Header, Verb},
@@ -210,6 +210,13 @@ fn start() -> impl Strategy<Value = StartDataflow> {
                 },
             },
         )
+}
+
+fn restored() -> impl Strategy<Value = Restored> {
+    any::<(u64, u64)>().prop_map(|(unreachable_since_unix_ms, at_unix_ms)| Restored {
+        unreachable_since_unix_ms,
+        at_unix_ms,
+    })
 }
 
 fn link_loss() -> impl Strategy<Value = LinkLoss> {
@@ -500,9 +507,10 @@ fn summary() -> impl Strategy<Value = DataflowSummary> {
         prop::collection::btree_map(name(), any::<u64>(), 0..3),
         option::of(result),
         link_loss(),
+        prop::collection::btree_map(name(), restored(), 0..3),
     )
         .prop_map(
-            |(id, name, state, (created, running, ended), nodes, unreachable, result, link_loss)| DataflowSummary {
+            |(id, name, state, (created, running, ended), nodes, unreachable, result, link_loss, restored)| DataflowSummary {
                 id,
                 name,
                 state,
@@ -514,6 +522,7 @@ fn summary() -> impl Strategy<Value = DataflowSummary> {
                 unreachable,
                 result,
                 link_loss,
+                restored,
             },
         )
 }

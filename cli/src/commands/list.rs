@@ -1,6 +1,6 @@
 //! `list`: dataflows and their states.
 
-use super::{Context, dataflows};
+use super::{Context, dataflows, machines::RESTORED_MS};
 use crate::{
     args::List,
     client::Session,
@@ -58,11 +58,16 @@ fn table(dataflows: &[DataflowSummary], now: u64) -> Table {
     let mut table = Table::new(&["NAME", "STATE", "NODES", "MACHINES", "STARTED", "ID", ""]);
     for dataflow in dataflows {
         let machines: BTreeSet<_> = dataflow.nodes.iter().map(|node| node.machine.as_str()).collect();
-        let unreachable: Vec<_> = dataflow
+        let mut reach: Vec<_> = dataflow
             .unreachable
             .iter()
             .map(|(machine, since)| format!("{machine} unreachable since {}", relative(*since, now)))
             .collect();
+        let restored = dataflow
+            .restored
+            .iter()
+            .filter(|(_, back)| back.at_unix_ms.saturating_add(RESTORED_MS) > now);
+        reach.extend(restored.map(|(machine, back)| format!("{machine} restored {}", relative(back.at_unix_ms, now))));
         table.row(vec![
             dataflow.name.to_string(),
             dataflow.state.as_str().to_owned(),
@@ -72,7 +77,7 @@ fn table(dataflows: &[DataflowSummary], now: u64) -> Table {
             dataflow.id.to_string(),
             match &dataflow.result {
                 Some(result) if !result.success => shortened(&result.note),
-                _ => unreachable.join(", "),
+                _ => reach.join(", "),
             },
         ]);
     }

@@ -18,6 +18,9 @@ use dora_remote_protocol::{
     machine::{EngineStatus, MachineSummary, Reach},
 };
 
+/// How long a table says that a machine came back, in milliseconds; JSON always does.
+pub(super) const RESTORED_MS: u64 = 3_600_000;
+
 /// Lists machines.
 ///
 /// # Errors
@@ -72,7 +75,13 @@ fn table(machines: &[MachineSummary], now: u64) -> Table {
     ]);
     for machine in machines {
         let state = match machine.reach {
-            Reach::Connected => "connected".to_owned(),
+            Reach::Connected => match machine
+                .restored
+                .filter(|restored| restored.at_unix_ms.saturating_add(RESTORED_MS) > now)
+            {
+                Some(restored) => format!("connected, restored {}", relative(restored.at_unix_ms, now)),
+                None => "connected".to_owned(),
+            },
             Reach::Unreachable { since_unix_ms } => format!("unreachable since {}", relative(since_unix_ms, now)),
         };
         let engine = match &machine.facts.engine {

@@ -13,7 +13,7 @@ use dora_remote_protocol::{
     },
     ids::{BootId, DataflowId, InstanceId},
     log_line::{LogItem, LogLine, LogSource, LogStream},
-    machine::{EngineStatus, LogShipping, MachineFacts, MachineSummary, Quarantine, Reach},
+    machine::{EngineStatus, LogShipping, MachineFacts, MachineSummary, Quarantine, Reach, Restored},
     refusal::{Changed, Refusal, RefusalCode},
 };
 use nix::{
@@ -186,6 +186,13 @@ fn summary(name: &str, state: DataflowState) -> DataflowSummary {
         unreachable: BTreeMap::from([("robot".parse().expect("a name"), 3_000)]),
         result: None,
         link_loss: LinkLoss::StopAfter { silence_ms: 90_000 },
+        restored: BTreeMap::from([(
+            "arm".parse().expect("a name"),
+            Restored {
+                unreachable_since_unix_ms: 3_500,
+                at_unix_ms: 4_000,
+            },
+        )]),
     }
 }
 
@@ -500,6 +507,10 @@ fn what_is_listed_has_a_stable_form_for_programs() {
             at_unix_ms: 6_000,
             tries: 3,
         }],
+        restored: Some(Restored {
+            unreachable_since_unix_ms: 1_000,
+            at_unix_ms: 2_000,
+        }),
     };
     let mut ended = summary("old", DataflowState::Failed);
     ended.result = Some(failed());

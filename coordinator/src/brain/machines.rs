@@ -1,6 +1,6 @@
 //! What the brain does about machines that are in use: they report, fall silent and come back. How they join stands in `joins.rs`.
 
-use super::{After, Brain};
+use super::{After, Brain, Verdict};
 use crate::{
     dataflow::{machine::Input, record::Part, sight::Sight},
     event::{Counts, LogHolder, LogHolders, Reply},
@@ -59,6 +59,8 @@ impl Brain {
             if event.seq <= seq {
                 continue;
             }
+            // What was so when it joined comes before what has happened since.
+            self.judge_once(&name, seq, now);
             seq = event.seq;
             let machine = name.clone();
             self.step(
@@ -77,11 +79,7 @@ impl Brain {
                 self.changes.machine(record.clone());
             }
         }
-        if self.verdicts.get(&name).is_some_and(|verdict| verdict.seq <= seq)
-            && let Some(verdict) = self.verdicts.remove(&name)
-        {
-            self.judge(&name, verdict.gone, now);
-        }
+        self.judge_once(&name, seq, now);
         self.then.push(After::Acked(reply, EventsAcked { seq }));
     }
 
@@ -183,6 +181,7 @@ impl Brain {
                 rtt_us: rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
                 dataflows: self.lives_on(&record.name).into_iter().filter(is_seen).collect(),
                 quarantined: self.machines.quarantined(&record.name, now),
+                restored: record.restored,
             }
         };
         let seen = self.machines.iter().filter(|(record, _)| sight.has_machine(&record.name));
@@ -221,8 +220,21 @@ impl Brain {
         }
     }
 
-    pub(super) fn judge(&mut self, machine: &MachineName, gone: Vec<(DataflowId, &'static str)>, now: Moment) {
-        for (id, reason) in gone {
+    /// Draws the conclusions from a machine's joining, if they wait for no event above `applied`.
+    fn judge_once(&mut self, machine: &MachineName, applied: u64, now: Moment) {
+        if self.verdicts.get(machine).is_some_and(|verdict| verdict.seq <= applied)
+            && let Some(verdict) = self.verdicts.remove(machine)
+        {
+            self.judge(machine, verdict, now);
+        }
+    }
+
+    pub(super) fn judge(&mut self, machine: &MachineName, verdict: Verdict, now: Moment) {
+        for (id, nodes) in verdict.known {
+            let machine = machine.clone();
+            self.step(id, Input::Nodes { machine, nodes }, now);
+        }
+        for (id, reason) in verdict.gone {
             let reason = reason.to_owned();
             let machine = machine.clone();
             self.step(id, Input::PartGone { machine, reason }, now);

@@ -220,5 +220,6 @@ fn machine(name: &str) -> MachineRecord {
         boot: BootId(Uuid::nil()),
         acked_seq: 0,
         former: Vec::new(),
+        restored: None,
     }
 }

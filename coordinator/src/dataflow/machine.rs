@@ -220,7 +220,7 @@ impl Life {
             } => self.happened(&machine, at_unix_ms, what, now, &mut out),
             Input::Nodes { machine, nodes } => self.sync_nodes(&machine, nodes, &mut out),
             Input::MachineLost { machine, since_unix_ms } => self.machine_lost(machine, since_unix_ms, now, &mut out),
-            Input::MachineBack { machine, fresh } => self.machine_back(machine, fresh, &mut out),
+            Input::MachineBack { machine, fresh } => self.machine_back(machine, fresh, now, &mut out),
             Input::PartGone { machine, reason } => self.part_gone(&machine, &reason, now, &mut out),
             Input::Stop { by, grace_ms, force } => self.stop(by, grace_ms, force, now, &mut out),
             Input::Tick => {}

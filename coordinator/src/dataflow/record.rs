@@ -6,6 +6,7 @@ use dora_remote_protocol::{
         NodeStatus, PlacedNode,
     },
     ids::{BundleHash, DataflowId, NodeId, RequestId},
+    machine::Restored,
     name::{DataflowName, MachineName},
     refusal::Refusal,
 };
@@ -72,6 +73,8 @@ pub(crate) struct Part {
     pub(crate) logs_shipped: bool,
     /// Since when the machine cannot be reached.
     pub(crate) unreachable_since_unix_ms: Option<u64>,
+    /// When it last came back from that.
+    pub(crate) restored: Option<Restored>,
 }
 
 /// How hard a stop is.
@@ -107,6 +110,7 @@ impl Record {
             unreachable: self.unreachable(),
             result: self.result.clone(),
             link_loss: self.link_loss,
+            restored: self.restored(),
         }
     }
 
@@ -122,6 +126,18 @@ impl Record {
         self.parts.iter().filter_map(missing).collect()
     }
 
+    /// Machines of a live dataflow that could not be reached for a while and are back.
+    fn restored(&self) -> BTreeMap<MachineName, Restored> {
+        if self.state.has_ended() {
+            return BTreeMap::new();
+        }
+        let back = |(name, part): (&MachineName, &Part)| {
+            let restored = part.restored.filter(|_| part.unreachable_since_unix_ms.is_none())?;
+            Some((name.clone(), restored))
+        };
+        self.parts.iter().filter_map(back).collect()
+    }
+
     /// What a newcomer is told before it hears news.
     pub(crate) fn snapshot(&self) -> Vec<DataflowEvent> {
         let mut events = vec![
@@ -133,7 +149,7 @@ impl Record {
             DataflowEvent::State(self.state),
         ];
         let known = self.nodes.iter().filter(|node| node.state != NodeState::Waiting);
-        events.extend(known.cloned().map(DataflowEvent::Node));
+        events.extend(known.cloned().map(|node| DataflowEvent::Node { node, at_unix_ms: None }));
         events.extend(self.unreachable().into_iter().map(|(machine, since)| DataflowEvent::Reach {
             machine,
             unreachable_since_unix_ms: Some(since),

@@ -5,7 +5,7 @@ use crate::moment::Moment;
 use dora_remote_protocol::{
     dataflow::{DataflowEvent, DataflowState, FailureCause, NodeFailure, NodeState, NodeStatus},
     ids::NodeId,
-    machine::Lifecycle,
+    machine::{Lifecycle, Restored},
     name::MachineName,
     refusal::{Refusal, RefusalCode},
 };
@@ -25,10 +25,12 @@ impl Life {
         };
         out.push(Command::Save);
         match what {
-            Lifecycle::NodeStarted { node, pid } => self.node(machine, &node, NodeState::Running, Some(pid), out),
+            Lifecycle::NodeStarted { node, pid } => {
+                self.node(machine, &node, NodeState::Running, Some(pid), Some(at_unix_ms), out)
+            }
             Lifecycle::NodeStopped { node, clean } => {
                 let state = if clean { NodeState::Stopped } else { NodeState::Failed };
-                self.node(machine, &node, state, None, out);
+                self.node(machine, &node, state, None, Some(at_unix_ms), out);
             }
             Lifecycle::BarrierReached { exited_before_subscribe } => part.barrier = Some(exited_before_subscribe),
             Lifecycle::Finished { failures, note } => {
@@ -44,7 +46,7 @@ impl Life {
                     return;
                 }
                 let failed = !failures.is_empty();
-                self.fail_nodes(failures, out);
+                self.fail_nodes(failures, Some(at_unix_ms), out);
                 if !note.is_empty() {
                     self.record.notes.push(format!("machine `{machine}`: {note}"));
                 }
@@ -94,7 +96,7 @@ impl Life {
 
     pub(super) fn sync_nodes(&mut self, machine: &MachineName, nodes: Vec<NodeStatus>, out: &mut Vec<Command>) {
         for node in nodes {
-            self.node(machine, &node.id, node.state, node.pid, out);
+            self.node(machine, &node.id, node.state, node.pid, None, out);
         }
     }
 
@@ -120,7 +122,7 @@ impl Life {
         }
     }
 
-    pub(super) fn machine_back(&mut self, machine: MachineName, fresh: bool, out: &mut Vec<Command>) {
+    pub(super) fn machine_back(&mut self, machine: MachineName, fresh: bool, now: Moment, out: &mut Vec<Command>) {
         let Some((part, wire)) = self.record.parts.get_mut(&machine).zip(self.wires.get_mut(&machine)) else {
             return;
         };
@@ -129,7 +131,11 @@ impl Life {
         }
         wire.is_cut = false;
         wire.not_before = None;
-        if part.unreachable_since_unix_ms.take().is_some() {
+        if let Some(unreachable_since_unix_ms) = part.unreachable_since_unix_ms.take() {
+            part.restored = Some(Restored {
+                unreachable_since_unix_ms,
+                at_unix_ms: now.unix_ms,
+            });
             out.push(Command::Save);
             out.push(Command::Tell(DataflowEvent::Reach {
                 machine,
@@ -158,7 +164,7 @@ impl Life {
             exit: "unknown".to_owned(),
         });
         let failures = failures.collect();
-        self.fail_nodes(failures, out);
+        self.fail_nodes(failures, None, out);
         self.record.broken = true;
         self.record.notes.push(format!("machine `{machine}`: {reason}"));
         out.push(Command::Save);
@@ -176,7 +182,16 @@ impl Life {
         }
     }
 
-    fn node(&mut self, machine: &MachineName, id: &NodeId, state: NodeState, pid: Option<u32>, out: &mut Vec<Command>) {
+    /// `at_unix_ms`: when that was, by the machine's clock, where it has said so.
+    fn node(
+        &mut self,
+        machine: &MachineName,
+        id: &NodeId,
+        state: NodeState,
+        pid: Option<u32>,
+        at_unix_ms: Option<u64>,
+        out: &mut Vec<Command>,
+    ) {
         let known = self
             .record
             .nodes
@@ -186,14 +201,24 @@ impl Life {
             && (node.state, node.pid) != (state, pid)
         {
             (node.state, node.pid) = (state, pid);
-            out.push(Command::Tell(DataflowEvent::Node(node.clone())));
+            out.push(Command::Tell(DataflowEvent::Node {
+                node: node.clone(),
+                at_unix_ms,
+            }));
             out.push(Command::Save);
         }
     }
 
-    fn fail_nodes(&mut self, failures: Vec<NodeFailure>, out: &mut Vec<Command>) {
+    fn fail_nodes(&mut self, failures: Vec<NodeFailure>, at_unix_ms: Option<u64>, out: &mut Vec<Command>) {
         for failure in failures {
-            self.node(&failure.machine.clone(), &failure.node.clone(), NodeState::Failed, None, out);
+            self.node(
+                &failure.machine.clone(),
+                &failure.node.clone(),
+                NodeState::Failed,
+                None,
+                at_unix_ms,
+                out,
+            );
             if !self.record.failures.iter().any(|known| known.node == failure.node) {
                 self.record.failures.push(failure);
             }
