@@ -16,11 +16,11 @@ pub use level::{Level, Levels};
 #[cfg(feature = "server")]
 pub use servers::{
     AcceptRestore, Coordinator, CoordinatorBackup, CoordinatorInstall, CoordinatorRestore, CoordinatorRun, CoordinatorVerb,
-    Daemon, DaemonInstall, DaemonRun, DaemonVerb, Down, Engine, Install, LogFormat,
+    Daemon, DaemonInstall, DaemonRun, DaemonVerb, Down, Engine, Install, LogFormat, ShipLogs,
 };
 
 use crate::{
-    exit,
+    exit, link_loss,
     output::Format,
     output::time::{Moment, parse_moment, parse_span},
     rights,
@@ -28,6 +28,7 @@ use crate::{
 use clap::{ArgAction, Args, Parser, Subcommand};
 use dora_remote_link::endpoint::MTU_RANGE;
 use dora_remote_protocol::{
+    dataflow::LinkLoss,
     ids::NodeId,
     name::{DataflowName, MachineName, Name},
 };
@@ -266,6 +267,10 @@ pub struct Start {
     /// The machine for nodes that name none [default: the one of the context]
     #[arg(long, value_name = "NAME")]
     pub machine: Option<MachineName>,
+    /// What the machines do with the dataflow when they do not hear the coordinator: let it go on, or stop it after so much silence
+    /// [default: `on-link-loss` in .dora-remote.toml beside the file, else the one of the context, else keep]
+    #[arg(long, value_name = "keep|stop-after=DURATION", value_parser = link_loss::parse)]
+    pub on_link_loss: Option<LinkLoss>,
     /// Bring no files: use this directory, which is on the machine already
     #[arg(long, value_name = "DIR", value_parser = absolute_directory)]
     pub working_dir: Option<String>,

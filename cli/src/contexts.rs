@@ -2,8 +2,12 @@
 //!
 //! Reading, checking and replacing that file is all that is done here. Which context is meant is decided in [`crate::target`].
 
+use crate::link_loss;
 use dora_remote_link::Address;
-use dora_remote_protocol::name::{MachineName, Name};
+use dora_remote_protocol::{
+    dataflow::LinkLoss,
+    name::{MachineName, Name},
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::{
     collections::BTreeMap,
@@ -45,6 +49,9 @@ pub struct Entry {
     /// The machine for nodes that name none, when the command line names none either.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<MachineName>,
+    /// What becomes of dataflows that say nothing themselves when a machine does not hear the coordinator.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "link_loss::as_text")]
+    pub on_link_loss: Option<LinkLoss>,
 }
 
 /// Why the contexts cannot be read or changed.
@@ -106,9 +113,7 @@ impl Contexts {
         };
         toml::from_str(&text).map_err(|error| ContextsError::Content {
             path,
-            line: error
-                .span()
-                .map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1),
+            line: line_of(&text, &error),
             message: error.message().to_owned(),
         })
     }
@@ -143,6 +148,13 @@ impl Contexts {
         let replaced = replace(config_dir, &path, &text);
         replaced.map_err(|source| ContextsError::Write { path, source })
     }
+}
+
+/// The line of a TOML text that an error is about, from 1.
+pub(crate) fn line_of(text: &str, error: &toml::de::Error) -> usize {
+    error
+        .span()
+        .map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1)
 }
 
 /// The file with the contexts within a configuration directory.
@@ -210,6 +222,7 @@ mod tests {
             coordinator_addr: "robots.example.com".parse().expect("an address"),
             identity: Some(PathBuf::from("/home/ann/lab")),
             machine: Some(name("robot-7")),
+            on_link_loss: Some(LinkLoss::StopAfter { silence_ms: 30_000 }),
         }
     }
 
@@ -229,6 +242,7 @@ mod tests {
         let plain = Entry {
             identity: None,
             machine: None,
+            on_link_loss: None,
             coordinator_addr: "[2001:db8::7]:7".parse().expect("an address"),
         };
         add(&dir, "plain", plain.clone()).expect("written");
@@ -255,6 +269,11 @@ mod tests {
             ),
             ("[contexts.a]\nmachine = \"m\"\n", 1, "missing field `coordinator-addr`"),
             ("\n[contexts.a]\ncoordinator-addr = \"a:b:c:d\"\n", 3, ""),
+            (
+                "[contexts.a]\ncoordinator-addr = \"h\"\non-link-loss = \"stop\"\n",
+                3,
+                "`stop` is neither",
+            ),
             (
                 "[contexts.a]\ncoordinator-addr = \"h\"\nidentity = \"lab\"\n",
                 3,

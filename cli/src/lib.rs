@@ -23,6 +23,7 @@ pub mod env_vars;
 pub mod exit;
 pub mod failure;
 pub mod identities;
+pub mod link_loss;
 pub mod local;
 pub mod local_files;
 pub mod output;

@@ -13,7 +13,10 @@ use crate::{
     places::{self, Env},
 };
 use dora_remote_link::Address;
-use dora_remote_protocol::name::{MachineName, Name};
+use dora_remote_protocol::{
+    dataflow::LinkLoss,
+    name::{MachineName, Name},
+};
 use std::{
     fmt,
     path::{Path, PathBuf},
@@ -43,6 +46,8 @@ pub struct Target {
     pub context: Option<Name>,
     /// The machine for nodes that name none, by that context.
     pub machine: Option<MachineName>,
+    /// What becomes of dataflows when their machine does not hear the coordinator, by that context.
+    pub on_link_loss: Option<LinkLoss>,
     /// The address of that context, where a variable of the environment has set it aside.
     pub set_aside: Option<Address>,
 }
@@ -87,6 +92,7 @@ pub fn resolve_if_named(given: &Given, env: Env<'_>) -> Result<Option<Target>, F
         return Ok(None);
     };
     let (context, entry) = found.context.unzip();
+    let on_link_loss = entry.as_ref().and_then(|entry| entry.on_link_loss);
     let (machine, of_context) = entry.map(|entry| (entry.machine, entry.coordinator_addr)).unzip();
     Ok(Some(Target {
         set_aside: of_context.filter(|of_context| *of_context != address && given.address.is_none()),
@@ -94,6 +100,7 @@ pub fn resolve_if_named(given: &Given, env: Env<'_>) -> Result<Option<Target>, F
         identity: found.identity,
         context,
         machine: machine.flatten(),
+        on_link_loss,
     }))
 }
 

@@ -34,7 +34,10 @@ use crate::{
 };
 use dora_remote_link::{Peer, Tasks};
 use dora_remote_protocol::{
-    cli_to_coordinator::DataflowStopped, daemon_to_coordinator::EventsAcked, dataflow::DataflowEvent, ids::DataflowId,
+    cli_to_coordinator::DataflowStopped,
+    daemon_to_coordinator::EventsAcked,
+    dataflow::{DataflowEvent, NodeStatus},
+    ids::DataflowId,
     name::MachineName,
 };
 use joins::Newcomer;
@@ -91,9 +94,12 @@ struct StopWaiter {
     deadline: Instant,
 }
 
-/// Runs that a machine has not in hand, to be judged when its events up to `seq` were applied.
+/// What follows from a machine's joining once its events up to `seq` were applied: they say more, and when it was.
 struct Verdict {
     seq: u64,
+    /// How its nodes are.
+    known: Vec<(DataflowId, Vec<NodeStatus>)>,
+    /// Runs that it has not in hand.
     gone: Vec<(DataflowId, &'static str)>,
 }
 
@@ -255,6 +261,7 @@ impl Brain {
                 drop(reply.send(Ok(self.machine_summaries(&self.sight(&asker), now))));
             }
             Event::Count { reply } => drop(reply.send(Ok(self.counts()))),
+            Event::LogHolders { dataflow, reply } => drop(reply.send(self.log_holders(dataflow))),
             Event::MayFetch { machine, hash, reply } => drop(reply.send(self.may_fetch(&machine, hash))),
         }
     }

@@ -99,6 +99,8 @@ pub(crate) enum Event {
     },
     /// Somebody wants numbers.
     Count { reply: Reply<Counts> },
+    /// Somebody wants to know which machines may still have log lines of a dataflow.
+    LogHolders { dataflow: DataflowId, reply: Reply<LogHolders> },
     /// A daemon wants an archive.
     MayFetch {
         machine: MachineName,
@@ -117,6 +119,23 @@ pub(crate) enum Admitted {
     },
     /// It is refused as before, which is neither news nor worth a record.
     StillRefused(Refusal),
+}
+
+/// Machines that may still have log lines of a dataflow, and ship them only when asked.
+#[derive(Debug)]
+pub(crate) struct LogHolders {
+    pub(crate) on_demand: Vec<LogHolder>,
+    /// Whether the dataflow has ended.
+    pub(crate) has_ended: bool,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(crate) struct LogHolder {
+    pub(crate) machine: MachineName,
+    /// The way to it; none while it cannot be reached.
+    pub(crate) peer: Option<Peer>,
+    pub(crate) unreachable_since_unix_ms: Option<u64>,
 }
 
 /// How many there are.

@@ -15,7 +15,7 @@ use crate::{
     backup::Backups,
     bundles::Bundles,
     event::BrainHandle,
-    logs::hub::Hub,
+    logs::{demand::Demand, hub::Hub},
     moment::Moment,
     registry::RegistryHandle,
     roster::Roster,
@@ -42,6 +42,7 @@ use tokio::task;
 pub(crate) struct Desk {
     pub(crate) brain: BrainHandle,
     pub(crate) hub: Hub,
+    pub(crate) demand: Demand,
     pub(crate) bundles: Bundles,
     pub(crate) about: Arc<About>,
     pub(crate) audit: AuditHandle,

@@ -57,7 +57,7 @@ use dora_remote_protocol::{
 use event::BrainHandle;
 use handlers::{About, Desk};
 use identity::{Freshness, Own};
-use logs::hub::Hub;
+use logs::{demand::Demand, hub::Hub};
 use moment::{Moment, unix_ms};
 use redb::Database;
 use registry::{AccessFile, KeeperParts, Registry, Rules};
@@ -177,6 +177,7 @@ pub async fn start(config: CoordinatorConfig, shutdown: CancellationToken) -> Re
     let desk = Desk {
         brain: brain_handle.clone(),
         hub: hub.clone(),
+        demand: Demand::new(brain_handle.clone(), hub.clone(), tasks.clone()),
         bundles: bundles.clone(),
         about: Arc::clone(&about),
         audit: audit.clone(),

@@ -12,7 +12,7 @@ use crate::{dataflow::placement::Candidate, moment::Moment, view::View};
 use dora_remote_protocol::{
     ids::{BootId, InstanceId},
     limits::{HEARTBEAT_IDLE, MAX_MACHINES, UNREACHABLE_AFTER},
-    machine::{EngineStatus, MachineFacts, Quarantine, Reach},
+    machine::{EngineStatus, MachineFacts, Quarantine, Reach, Restored},
     name::MachineName,
     refusal::{Refusal, RefusalCode},
 };
@@ -37,6 +37,8 @@ pub(crate) struct MachineRecord {
     pub(crate) acked_seq: u64,
     /// The same of instances that were in use before, latest first; at most [`FORMER`].
     pub(crate) former: Vec<(InstanceId, u64)>,
+    /// When it last came back from being unreachable.
+    pub(crate) restored: Option<Restored>,
 }
 
 /// What a daemon says when it joins.
@@ -164,11 +166,17 @@ impl Machines {
         let mut twins = std::mem::take(&mut entry.twins);
         twins.is_in_use(claim.instance, claim.boot);
         let (acked_seq, others) = acked(&former, &claim);
+        let restored = if entry.is_lost {
+            Some(entry.restored_at(now))
+        } else {
+            former.restored
+        };
         *entry = Entry::new(claim, now);
         entry.twins = twins;
         entry.record.name = former.name;
         entry.record.acked_seq = acked_seq;
         entry.record.former = others;
+        entry.record.restored = restored;
         Ok(Taken {
             name: entry.record.name.clone(),
             superseded,
@@ -218,6 +226,9 @@ impl Machines {
                 "this connection has not joined, or a newer one took over",
             ));
         };
+        if entry.is_lost {
+            entry.record.restored = Some(entry.restored_at(now));
+        }
         entry.heard = now.steady;
         entry.is_deaf = false;
         entry.record.last_heard_unix_ms = now.unix_ms;
@@ -267,6 +278,11 @@ impl Machines {
 
     pub(crate) fn get(&self, name: &MachineName) -> Option<&MachineRecord> {
         self.known.get(&key(name)).map(|entry| &entry.record)
+    }
+
+    /// One machine, and whether it can be reached.
+    pub(crate) fn find(&self, name: &MachineName) -> Option<(&MachineRecord, Reach)> {
+        self.known.get(&key(name)).map(|entry| (&entry.record, entry.reach()))
     }
 
     /// The connection that is in use.
@@ -321,7 +337,16 @@ impl Entry {
                 boot: claim.boot,
                 acked_seq: 0,
                 former: Vec::new(),
+                restored: None,
             },
+        }
+    }
+
+    /// That it is heard again now.
+    const fn restored_at(&self, now: Moment) -> Restored {
+        Restored {
+            unreachable_since_unix_ms: self.record.last_heard_unix_ms,
+            at_unix_ms: now.unix_ms,
         }
     }
 

@@ -34,6 +34,10 @@ pub(crate) fn on_join(table: &Table, machine: &MachineName, runs: &[RunReport]) 
         let life = table.get(run.dataflow);
         let part = life.and_then(|life| life.record().parts.get(machine));
         match (life, part, run.phase) {
+            // It was spawned, and the machine was put back to a time before that.
+            (Some(life), Some(part), RunPhase::Prepared) if part.spawned && !part.ended && !life.record().state.has_ended() => {
+                plan.unwanted.push(run.dataflow);
+            }
             // Its logs are still on their way, and its files may be wanted.
             (Some(_), Some(_), RunPhase::Ended) => plan.known.push((run.dataflow, run.nodes.clone())),
             (Some(life), Some(part), _) if !life.record().state.has_ended() && !part.ended => {
@@ -56,6 +60,7 @@ pub(crate) fn on_join(table: &Table, machine: &MachineName, runs: &[RunReport]) 
         let reported = runs.iter().find(|run| run.dataflow == record.id);
         match reported.map(|run| run.phase) {
             None => plan.gone.push((record.id, RESTARTED)),
+            Some(RunPhase::Prepared) if part.spawned => plan.gone.push((record.id, PUT_BACK)),
             Some(RunPhase::Ended) if part.spawned => plan.gone.push((record.id, ENDED_UNHEARD)),
             Some(_) => {}
         }
@@ -114,6 +119,7 @@ pub(crate) fn adopted(run: &RunReport, machine: &MachineName, name: DataflowName
         notes: vec!["the coordinator had no record of it and found it on a machine".to_owned()],
         broken: false,
         result: None,
+        link_loss: run.link_loss,
     })
 }
 
@@ -129,12 +135,14 @@ pub(crate) fn adopted_part() -> Part {
 }
 
 const RESTARTED: &str = "the machine restarted without it";
+const PUT_BACK: &str = "the machine knows it from before its nodes were started: its state directory was put back";
 const ENDED_UNHEARD: &str = "it had ended, and how was not reported";
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::dataflow::samples::{self, id};
+    use dora_remote_protocol::dataflow::LinkLoss;
 
     #[test]
     fn each_report_meets_what_is_remembered() {
@@ -180,6 +188,23 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_that_was_put_back_to_before_the_spawn_has_lost_its_part() {
+        let mut table = Table::default();
+        for (number, state) in [(1, DataflowState::Running), (2, DataflowState::Starting)] {
+            table.insert(Life::restored(samples::record_in(number, "flow", state)));
+        }
+        let runs = [report(1, RunPhase::Prepared), report(2, RunPhase::Prepared)];
+        let plan = on_join(&table, &samples::machine("a"), &runs);
+        assert_eq!(plan.gone, [(id(1), PUT_BACK)]);
+        assert_eq!(plan.unwanted, [id(1)], "its files are of no use any more");
+        assert_eq!(
+            plan.known.iter().map(|(id, _)| *id).collect::<Vec<_>>(),
+            [id(2)],
+            "it waits for its spawn"
+        );
+    }
+
+    #[test]
     fn another_machine_of_an_adopted_run_is_adopted_too() {
         let mut table = Table::default();
         let name = "found".parse().unwrap();
@@ -208,6 +233,7 @@ mod tests {
             name: "flow".parse().unwrap(),
             phase,
             nodes: Vec::new(),
+            link_loss: LinkLoss::StopAfter { silence_ms: 30_000 },
         }
     }
 }

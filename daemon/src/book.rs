@@ -15,10 +15,15 @@ use dora_remote_protocol::{
     name::MachineName,
     refusal::cut,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 /// Bytes of text that the failures of one run may have together, so that they fit into one frame.
 const FAILURE_TEXT_BYTES: usize = 1 << 20;
+/// What the log lines of a run say when the machine stops it by itself.
+const LINK_LOST: &str = "stopped by its link-loss policy";
 
 /// All runs of this machine.
 #[derive(Debug)]
@@ -81,8 +86,47 @@ impl Book {
                 name: run.plan.order.name.clone(),
                 phase: run.state.phase,
                 nodes: run.state.nodes.clone(),
+                link_loss: run.plan.link_loss,
             })
             .collect()
+    }
+
+    /// The shortest silence of the coordinator that ends a run which has not ended.
+    pub(crate) fn shortest_silence(&self) -> Option<Duration> {
+        let alive = self.runs.values().filter(|run| run.is_alive());
+        alive.filter_map(|run| run.plan.link_loss.silence()).min()
+    }
+
+    /// Whether any run that has not ended is being stopped by this machine alone.
+    pub(crate) fn stops_alone(&self) -> bool {
+        self.runs.values().any(|run| run.is_alive() && run.state.link_lost)
+    }
+
+    /// Runs with processes that must not go on after so much silence, or whose end for that reason is under way.
+    pub(crate) fn ended_by_silence(&self, silence: Duration) -> Vec<DataflowId> {
+        let ends = |run: &Run| {
+            let too_long = run.plan.link_loss.silence().is_some_and(|most| silence >= most);
+            !matches!(run.state.phase, RunPhase::Prepared | RunPhase::Ended) && (too_long || run.state.link_lost)
+        };
+        self.runs.iter().filter(|(_, run)| ends(run)).map(|(id, _)| *id).collect()
+    }
+
+    /// Begins to end a run because the coordinator was not heard. Returns whether that is news, which is told then.
+    pub(crate) fn lose_link(&mut self, dataflow: DataflowId, at_unix_ms: u64, silence: Duration, changes: &mut Changes) -> bool {
+        let Some(run) = self
+            .runs
+            .get_mut(&dataflow)
+            .filter(|run| run.is_alive() && !run.state.link_lost)
+        else {
+            return false;
+        };
+        run.state.link_lost = true;
+        run.state.phase = RunPhase::Stopping;
+        let text = format!("{LINK_LOST}: the coordinator was not heard for {} s", silence.as_secs());
+        add_message(run, dataflow, LogSource::Machine, LogLevel::Warn, text, at_unix_ms, changes);
+        let silent_ms = u64::try_from(silence.as_millis()).unwrap_or(u64::MAX);
+        self.tell(dataflow, at_unix_ms, Lifecycle::LinkLost { silent_ms }, changes);
+        true
     }
 
     /// Takes a prepared run in.
@@ -105,6 +149,7 @@ impl Book {
             forget: Forget::No,
             last_message: 0,
             last_build_line: 0,
+            link_lost: false,
         };
         changes.plans.push(plan.clone());
         changes.states.push((id, state.clone()));

@@ -1,13 +1,16 @@
 //! What the coordinator may order, one line each: runs go to the supervisor, what is to be remembered to the witness.
 
 use crate::{
+    demand::Demand,
     supervisor::{Input, SupervisorHandle},
+    tail::TailHandle,
     witness::Witness,
 };
 use dora_remote_link::{Context, Router};
 use dora_remote_protocol::coordinator_to_daemon::{
-    ForgetRun, KeepHead, KeepRevocations, Ping, PrepareRun, ReleaseBarrier, ShowHeads, SpawnRun, StopRun,
+    DrainLogs, ForgetRun, KeepHead, KeepRevocations, Ping, PrepareRun, ReleaseBarrier, ShowHeads, SpawnRun, StopRun, WantLogs,
 };
+use std::time::{Duration, Instant};
 
 /// Who carries out orders. Cheap to clone.
 #[derive(Clone)]
@@ -16,11 +19,21 @@ pub(crate) struct Orders {
     pub(crate) supervisor: SupervisorHandle,
     /// Memory.
     pub(crate) witness: Witness,
+    /// Who reads log lines.
+    pub(crate) demand: Demand,
+    /// Log lines.
+    pub(crate) tail: TailHandle,
 }
 
 /// The table of orders.
 pub(crate) fn router(orders: &Orders) -> Router {
-    let Orders { supervisor, witness } = orders;
+    let Orders {
+        supervisor,
+        witness,
+        demand,
+        tail,
+    } = orders;
+    let (demand, tail) = (demand.clone(), tail.clone());
     let (prepare, spawn, release) = (supervisor.clone(), supervisor.clone(), supervisor.clone());
     let (stop, forget) = (supervisor.clone(), supervisor.clone());
     let (keep, revocations, show) = (witness.clone(), witness.clone(), witness.clone());
@@ -59,6 +72,17 @@ pub(crate) fn router(orders: &Orders) -> Router {
         .call(move |_, ShowHeads {}| {
             let witness = show.clone();
             async move { witness.heads().await }
+        })
+        .call(move |_, WantLogs { dataflow, lease_ms }| {
+            demand.lease(dataflow, Duration::from_millis(lease_ms), Instant::now());
+            async { Ok(()) }
+        })
+        .call(move |_, DrainLogs { dataflow }| {
+            let tail = tail.clone();
+            async move {
+                tail.drained(dataflow).await;
+                Ok(())
+            }
         })
         // That it is answered is the answer.
         .call(|_, Ping {}| async { Ok(()) })

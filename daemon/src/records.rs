@@ -5,7 +5,7 @@
 use crate::{processes, seat::Seat};
 use dora_remote_protocol::{
     agent_to_engine::RunOrder,
-    dataflow::{Files, NodeStatus},
+    dataflow::{Files, LinkLoss, NodeStatus},
     engine_to_agent::NodeOutput,
     ids::{BootId, DataflowId, EngineId},
     log_line::{LogRecord, LogSource},
@@ -27,6 +27,8 @@ pub(crate) struct RunPlan {
     pub(crate) owns_dir: bool,
     /// Place of the engine that has it.
     pub(crate) seat: Seat,
+    /// What becomes of it when the coordinator is not heard.
+    pub(crate) link_loss: LinkLoss,
 }
 
 /// The part of a run that changes.
@@ -48,6 +50,8 @@ pub(crate) struct RunState {
     pub(crate) last_message: u64,
     /// Number of the latest line of build output, from 1.
     pub(crate) last_build_line: u64,
+    /// Whether this machine stops it by itself, as the coordinator was not heard.
+    pub(crate) link_lost: bool,
 }
 
 /// Whether a run is to be forgotten.

@@ -2,11 +2,13 @@
 
 use crate::{
     book::Book,
+    demand::Demand,
     engine_child::ChildConfig,
     engine_client::{EngineHandle, Switchboard},
     engine_keeper::Keeper,
     engine_standing,
     handlers::Orders,
+    link_loss,
     on_revoked::OnRevoked,
     policy::Policy,
     processes,
@@ -17,6 +19,7 @@ use crate::{
     state_dir::StateDir,
     store::{Settled, Store, StoreError},
     store_thread::StoreHandle,
+    strays,
     supervisor::{Engines, Input, Parts, Supervisor, SupervisorHandle},
     tail::{TailHandle, TailOutputs},
     witness::Witness,
@@ -24,7 +27,12 @@ use crate::{
 };
 use dora_remote_certs::{Clock, FloorClock};
 use dora_remote_link::{Address, Peer, Speaker, Tasks};
-use dora_remote_protocol::{agent_to_engine::EngineOrder, dataflow::Labels, ids::BootId, machine::EngineStatus};
+use dora_remote_protocol::{
+    agent_to_engine::EngineOrder,
+    dataflow::Labels,
+    ids::BootId,
+    machine::{EngineStatus, LogShipping},
+};
 use std::{
     fs, io,
     path::PathBuf,
@@ -34,6 +42,7 @@ use std::{
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, oneshot, watch},
+    task::spawn_blocking,
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -75,6 +84,8 @@ pub struct DaemonConfig {
     pub on_revoked: OnRevoked,
     /// What may be started on this machine; without one, everything that the coordinator orders.
     pub policy: Option<Policy>,
+    /// When log lines are shipped.
+    pub logs: LogShipping,
 }
 
 /// Why a daemon ended, or did not start. Trouble with the network is never a reason.
@@ -143,17 +154,24 @@ pub async fn run_and_tell(
             "this state directory is a copy: it is an instance of its own from now on, and what belongs to the original is forgotten"
         );
     }
+    if store.engines()?.is_empty() {
+        let engines: Vec<_> = Seat::all().map(|seat| dir.engine(seat)).collect();
+        let ending = spawn_blocking(move || strays::end_all(&engines));
+        ending.await.map_err(|error| DaemonError::Broken(error.to_string()))?;
+    }
     let last_good = store.last_good()?.map(|unix_ms| UNIX_EPOCH + Duration::from_millis(unix_ms));
     let floor = Arc::new(FloorClock::new(Arc::clone(&config.clock), config.build_time, last_good).unattended());
     let (instance, counter, loaded) = (store.instance()?, store.take_counters(COUNTERS)?, store.load()?);
+    let heard = link_loss::resume(store.heard()?, boot);
     let book = Book::new(machine.clone(), loaded.runs, loaded.last_seq, loaded.engine_cursors);
     let left = store
         .engines()?
         .into_iter()
         .map(|record| (record, record.living(boot).is_some()));
     let seats = Allotment::of(&left.collect::<Vec<_>>(), processes::program(&config.exe));
+    let demand = Demand::new(config.logs);
     let (store, store_closed) = StoreHandle::start(store).map_err(DaemonError::Thread)?;
-    let (tail, tail_outputs) = TailHandle::start(store.clone()).map_err(DaemonError::Thread)?;
+    let (tail, tail_outputs) = TailHandle::start(store.clone(), demand.clone()).map_err(DaemonError::Thread)?;
     let TailOutputs {
         batches,
         shipped,
@@ -173,6 +191,7 @@ pub async fn run_and_tell(
         engines,
         workdirs: Workdirs::new(dir.runs(), machine.clone()),
         policy: config.policy.map(Arc::new),
+        logs: config.logs,
         tasks: tasks.clone(),
     };
     let (supervisor, handle) = Supervisor::new(parts);
@@ -216,6 +235,8 @@ pub async fn run_and_tell(
         orders: Orders {
             supervisor: handle.clone(),
             witness: Witness::new(store.clone(), Arc::clone(&keys)),
+            demand,
+            tail: tail.clone(),
         },
         keys,
         clock: config.clock,
@@ -224,6 +245,7 @@ pub async fn run_and_tell(
         store: store.clone(),
         engine: engine_view.clone(),
         on_revoked: config.on_revoked,
+        heard: heard.clone(),
     };
     let (joined, peers) = watch::channel::<Option<Peer>>(None);
     let session = Session::new(session_config, joined, tasks.clone());
@@ -250,6 +272,8 @@ pub async fn run_and_tell(
         drop(session_gone);
         result
     });
+    let watching = link_loss::run(heard, handle.clone(), store.clone(), boot);
+    start(&tasks, "link-loss", &failed, watching);
     tasks.spawn("standing", standing::follow(peers.clone(), standing.clone()));
     tasks.spawn("shipper", shipper::run(batches, peers, tail.clone()));
     tasks.spawn("shipped", tell_shipped(shipped, handle.clone()));

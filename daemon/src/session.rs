@@ -2,7 +2,7 @@
 //! back after every cut.
 //!
 //! Work belongs to the machine and not to the connection: nothing here ever stops a run but the coordinator's own word, or the
-//! machine's policy once the coordinator has shut it out.
+//! machine's policy once the coordinator has shut it out. Whether silence ends a run is decided in `link_loss`.
 
 mod greeting;
 mod hold;
@@ -18,7 +18,9 @@ mod way;
 
 pub(crate) use keys::{Keys, load_credentials};
 
-use crate::{handlers::Orders, on_revoked::OnRevoked, store::StoreError, store_thread::StoreHandle, supervisor::View};
+use crate::{
+    handlers::Orders, link_loss::Heard, on_revoked::OnRevoked, store::StoreError, store_thread::StoreHandle, supervisor::View,
+};
 use dora_remote_certs::{Clock, FloorClock};
 use dora_remote_link::{Address, CallError, CloseCode, Dialer, NetworkChange, NetworkWatch, Peer, Tasks};
 use dora_remote_protocol::{dataflow::Labels, machine::EngineStatus, refusal::RefusalCode};
@@ -56,6 +58,8 @@ pub(crate) struct SessionConfig {
     pub(crate) engine: watch::Receiver<EngineStatus>,
     /// What becomes of the runs when this machine is shut out.
     pub(crate) on_revoked: OnRevoked,
+    /// Where answers of the coordinator are noted.
+    pub(crate) heard: Heard,
 }
 
 /// Stays joined.
@@ -134,6 +138,7 @@ impl Session {
                 Joined::New(peer, time) => (peer, time, None),
                 Joined::Back(Silent { peer, time, .. }) => (peer, time, Some(Instant::now() + interval(&self.view))),
             };
+            self.config.heard.now();
             self.joined.send_replace(Some(peer.clone()));
             let hold = Hold {
                 config: &self.config,

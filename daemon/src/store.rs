@@ -55,6 +55,7 @@ const KEY_HOME: &str = "home";
 const KEY_LAST_GOOD: &str = "last-good-time";
 const KEY_STORE_EPOCH: &str = "store-epoch";
 const KEY_REVOCATIONS: &str = "revocations";
+const KEY_HEARD: &str = "heard";
 
 /// The daemon's database.
 pub(crate) struct Store {

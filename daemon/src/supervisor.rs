@@ -7,6 +7,7 @@ mod effects;
 mod engine;
 mod engines;
 mod input;
+mod link_loss;
 mod orders;
 mod prepare;
 
@@ -28,7 +29,7 @@ use dora_remote_link::Tasks;
 use dora_remote_protocol::{
     ids::DataflowId,
     limits::MAX_LIVE_DATAFLOWS,
-    machine::{Lifecycle, RunPhase},
+    machine::{Lifecycle, LogShipping, RunPhase},
     name::MachineName,
     refusal::{Refusal, RefusalCode},
 };
@@ -58,6 +59,7 @@ pub(crate) struct Supervisor {
     engines: Engines,
     workdirs: Workdirs,
     policy: Option<Arc<Policy>>,
+    logs: LogShipping,
     tasks: Tasks,
     inbox: mpsc::Sender<Input>,
     queue: mpsc::Receiver<Input>,
@@ -69,6 +71,8 @@ pub(crate) struct Supervisor {
     waiting: BTreeMap<(DataflowId, Step), Vec<Reply>>,
     /// Runs whose directories are being removed.
     removing: BTreeSet<DataflowId>,
+    /// Runs whose stop was ordered because the coordinator is not heard.
+    stopping_alone: BTreeSet<DataflowId>,
     /// What the last welcome of each engine left to be checked.
     checks: BTreeMap<Seat, Check>,
 }
@@ -102,6 +106,8 @@ pub(crate) struct Parts {
     pub(crate) workdirs: Workdirs,
     /// What may be started here; everything without one.
     pub(crate) policy: Option<Arc<Policy>>,
+    /// When log lines are shipped.
+    pub(crate) logs: LogShipping,
     /// Where tasks are started.
     pub(crate) tasks: Tasks,
 }
@@ -121,6 +127,7 @@ impl Supervisor {
             engines: parts.engines,
             workdirs: parts.workdirs,
             policy: parts.policy,
+            logs: parts.logs,
             tasks: parts.tasks,
             inbox,
             queue,
@@ -129,6 +136,7 @@ impl Supervisor {
             preparing: BTreeMap::new(),
             waiting: BTreeMap::new(),
             removing: BTreeSet::new(),
+            stopping_alone: BTreeSet::new(),
             checks: BTreeMap::new(),
         };
         (supervisor, handle)
@@ -277,12 +285,22 @@ impl Supervisor {
                     self.lose(dataflow, &text, changes, effects);
                     result = Ok(());
                 }
+                if result.is_err() {
+                    // Ordered again as long as there is a reason.
+                    self.stopping_alone.remove(&dataflow);
+                }
                 if let Some(reply) = reply {
                     effects.push(Effect::Answer(reply, result));
                 }
             }
+            Input::Silence(silence) => self.silence(silence, changes, effects),
             Input::Forget { dataflow, reply } => {
-                let result = self.forget(dataflow, Forget::WhenShipped, changes, effects);
+                let when = match self.logs {
+                    LogShipping::Always => Forget::WhenShipped,
+                    // Nobody can ask any more for what waits to be asked for.
+                    LogShipping::OnDemand => Forget::WhenEnded,
+                };
+                let result = self.forget(dataflow, when, changes, effects);
                 effects.push(Effect::Answer(reply, result));
             }
             Input::Unwanted(runs) => {
@@ -292,6 +310,7 @@ impl Supervisor {
             }
             Input::Removed(dataflow) => {
                 self.removing.remove(&dataflow);
+                self.stopping_alone.remove(&dataflow);
                 self.book.remove(dataflow, changes);
                 effects.push(Effect::Tail(TailCommand::Forget(dataflow)));
             }

@@ -3,12 +3,14 @@
 //! Runs on a thread of its own, as it reads files all the time. A batch counts as shipped once it is acknowledged; until then
 //! its lines are read again after a restart, under the same offsets.
 
+mod drain;
 pub(crate) mod flow;
 mod line;
 mod series;
 
 use crate::{
     clock::now_unix_ms,
+    demand::Demand,
     records::{LogCursor, RunPlan},
     store::StoreError,
     store_thread::StoreHandle,
@@ -55,6 +57,13 @@ pub(crate) enum TailCommand {
         /// Which source.
         source: LogSource,
     },
+    /// Tell when every line of a run that exists now is acknowledged, or when the run is not followed any more.
+    Drain {
+        /// Which run.
+        dataflow: DataflowId,
+        /// Whom to tell.
+        done: oneshot::Sender<()>,
+    },
     /// Store all cursors and end.
     Stop(oneshot::Sender<()>),
 }
@@ -77,8 +86,8 @@ pub(crate) struct TailOutputs {
 }
 
 impl TailHandle {
-    /// Starts the tail's thread.
-    pub(crate) fn start(store: StoreHandle) -> io::Result<(Self, TailOutputs)> {
+    /// Starts the tail's thread. Lines that are not in demand wait in their files.
+    pub(crate) fn start(store: StoreHandle, demand: Demand) -> io::Result<(Self, TailOutputs)> {
         let (commands, queue) = mpsc::channel(QUEUE);
         let (batches, batches_out) = mpsc::channel(WINDOW);
         let (shipped, shipped_out) = mpsc::channel(QUEUE);
@@ -86,6 +95,7 @@ impl TailHandle {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let tail = Tail {
             store,
+            demand,
             flows: BTreeMap::new(),
             batches,
             shipped,
@@ -111,6 +121,13 @@ impl TailHandle {
         let _ = self.commands.send(command).await;
     }
 
+    /// Waits until every line of a run that exists now is acknowledged. That may be long: without demand none is shipped.
+    pub(crate) async fn drained(&self, dataflow: DataflowId) {
+        let (done, wait) = oneshot::channel();
+        self.tell(TailCommand::Drain { dataflow, done }).await;
+        let _ = wait.await;
+    }
+
     /// Stores all cursors and ends the tail.
     pub(crate) async fn stop(&self) {
         let (done, wait) = oneshot::channel();
@@ -121,6 +138,7 @@ impl TailHandle {
 
 struct Tail {
     store: StoreHandle,
+    demand: Demand,
     flows: BTreeMap<DataflowId, Flow>,
     batches: mpsc::Sender<ShipLogs>,
     shipped: mpsc::Sender<DataflowId>,
@@ -191,6 +209,13 @@ impl Tail {
                     self.dirty.insert((dataflow, source), cursor);
                 }
             }
+            TailCommand::Drain { dataflow, done } => match self.flows.get_mut(&dataflow) {
+                Some(flow) => {
+                    flow.look(dataflow, now_unix_ms());
+                    flow.drain(done);
+                }
+                None => drop(done.send(())),
+            },
             TailCommand::Stop(_) => {}
         }
         Ok(())
@@ -209,6 +234,7 @@ impl Tail {
         let mut sources: Vec<(DataflowId, LogSource)> = self
             .flows
             .iter()
+            .filter(|(id, _)| self.demand.wants(**id, std::time::Instant::now()))
             .flat_map(|(id, flow)| flow.ready(instant).map(|source| (*id, source)))
             .collect();
         if let Some(after) = &self.next {

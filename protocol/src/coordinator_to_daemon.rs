@@ -2,7 +2,7 @@
 
 use crate::{
     audit::{SignedHead, SignedRevocations},
-    dataflow::{Files, PlacedNode},
+    dataflow::{Files, LinkLoss, PlacedNode},
     identity::RoleSet,
     ids::{DataflowId, NodeId},
     name::DataflowName,
@@ -27,6 +27,8 @@ pub struct PrepareRun {
     pub uv: bool,
     /// SPIFFE id of the one who starts it, as the coordinator has it from the certificate; the machine's policy looks at it.
     pub by: String,
+    /// See [`crate::dataflow::DataflowSpec::link_loss`].
+    pub link_loss: LinkLoss,
 }
 request!(PrepareRun, 100, "prepare-run", RoleSet::COORDINATOR, Call, Command => ());
 
@@ -93,3 +95,22 @@ request!(ShowHeads, 107, "show-heads", RoleSet::COORDINATOR, Call, Event => Vec<
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ping {}
 request!(Ping, 108, "ping", RoleSet::COORDINATOR, Call, Safety => ());
+
+/// Tells a machine that ships log lines on demand that somebody reads those of a run: it ships what it has, and what comes, for so long.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WantLogs {
+    /// Which run.
+    pub dataflow: DataflowId,
+    /// For how many milliseconds, at most [`crate::limits::LOGS_LEASE`], unless that is renewed; 0: nobody reads any more.
+    pub lease_ms: u64,
+}
+request!(WantLogs, 109, "want-logs", RoleSet::COORDINATOR, Call, Event => ());
+
+/// Asks a machine to answer once every log line of a run that exists there now is acknowledged. It ships them only while it is told
+/// that somebody reads them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainLogs {
+    /// Which run.
+    pub dataflow: DataflowId,
+}
+request!(DrainLogs, 110, "drain-logs", RoleSet::COORDINATOR, Call, Event => ());

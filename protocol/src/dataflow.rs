@@ -2,10 +2,12 @@
 
 use crate::{
     ids::{BundleHash, DataflowId, NodeId},
+    limits::{MAX_LINK_SILENCE, MIN_LINK_SILENCE},
+    machine::Restored,
     name::{DataflowName, MachineName},
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, convert::Infallible, fmt, str::FromStr};
+use std::{collections::BTreeMap, convert::Infallible, fmt, str::FromStr, time::Duration};
 
 /// Labels of a machine, or labels that a node asks for.
 pub type Labels = BTreeMap<String, String>;
@@ -26,6 +28,49 @@ pub struct DataflowSpec {
     pub files: Files,
     /// Whether Python nodes run in an environment managed by uv.
     pub uv: bool,
+    /// What each machine does with its part when it does not hear the coordinator for long.
+    pub link_loss: LinkLoss,
+}
+
+/// What a machine does by itself with its part of a dataflow while it does not hear the coordinator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LinkLoss {
+    /// Its nodes go on, however long that is.
+    #[default]
+    Keep,
+    /// Once nothing was heard for that long, its nodes are stopped with the default grace. The nodes do not wait for the link.
+    StopAfter {
+        /// Milliseconds, within [`MIN_LINK_SILENCE`] and [`MAX_LINK_SILENCE`].
+        silence_ms: u64,
+    },
+}
+
+impl LinkLoss {
+    /// Whether the silence is one that can be kept.
+    #[must_use]
+    pub fn is_within_bounds(self) -> bool {
+        self.silence()
+            .is_none_or(|silence| (MIN_LINK_SILENCE..=MAX_LINK_SILENCE).contains(&silence))
+    }
+
+    /// The silence that ends it; none when it goes on.
+    #[must_use]
+    pub const fn silence(self) -> Option<Duration> {
+        match self {
+            Self::Keep => None,
+            Self::StopAfter { silence_ms } => Some(Duration::from_millis(silence_ms)),
+        }
+    }
+}
+
+impl fmt::Display for LinkLoss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Keep => f.write_str("keep"),
+            Self::StopAfter { silence_ms } if silence_ms % 1000 == 0 => write!(f, "stop-after={}s", silence_ms / 1000),
+            Self::StopAfter { silence_ms } => write!(f, "stop-after={silence_ms}ms"),
+        }
+    }
 }
 
 /// What a dataflow shall be called.
@@ -199,7 +244,7 @@ pub struct DataflowSummary {
     pub created_unix_ms: u64,
     /// When it came to run.
     pub running_since_unix_ms: Option<u64>,
-    /// When it ended.
+    /// When its last node ended, by the clock of that machine, where it has said so; else when the coordinator learned of the end.
     pub ended_unix_ms: Option<u64>,
     /// Who asked for it: a SPIFFE id.
     pub started_by: String,
@@ -209,6 +254,10 @@ pub struct DataflowSummary {
     pub unreachable: BTreeMap<MachineName, u64>,
     /// How it ended.
     pub result: Option<DataflowResult>,
+    /// See [`DataflowSpec::link_loss`].
+    pub link_loss: LinkLoss,
+    /// Machines of it that could not be reached for a while and are back.
+    pub restored: BTreeMap<MachineName, Restored>,
 }
 
 /// How a dataflow ended.
@@ -286,7 +335,12 @@ pub enum DataflowEvent {
         state: DataflowState,
     },
     /// A node changed.
-    Node(NodeStatus),
+    Node {
+        /// How it is.
+        node: NodeStatus,
+        /// When it came to that, in milliseconds since the Unix epoch, by the clock of its machine; none where that is not known.
+        at_unix_ms: Option<u64>,
+    },
     /// A machine of it was lost or came back.
     Reach {
         /// Which machine.
@@ -296,4 +350,13 @@ pub enum DataflowEvent {
     },
     /// It ended. Always the last event.
     Ended(DataflowResult),
+    /// A machine has stopped its part by itself: see [`LinkLoss::StopAfter`].
+    LinkLost {
+        /// Which machine.
+        machine: MachineName,
+        /// When it did so, in milliseconds since the Unix epoch, by its own clock.
+        at_unix_ms: u64,
+        /// For how long it had not heard the coordinator by then, in milliseconds.
+        silent_ms: u64,
+    },
 }

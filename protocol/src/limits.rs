@@ -43,6 +43,9 @@ pub const LOG_BATCH_LINES: usize = 8_192;
 /// Most bytes of packed lines before compression: a full batch with its longest last line, and its other columns.
 pub const MAX_PACKED_BYTES: usize = 3 << 20;
 
+/// How long a machine that ships log lines on demand goes on after it was last told that somebody reads them.
+pub const LOGS_LEASE: Duration = Duration::from_secs(30);
+
 /// Bidirectional streams a peer may hold open at once. Each costs memory when the connection is accepted.
 pub const MAX_BIDI_STREAMS: u32 = 64;
 /// Bytes of unread data that one stream may hold at the receiver.
@@ -101,6 +104,10 @@ pub const REDIAL_FAST: Duration = Duration::from_secs(1);
 pub const REDIAL_FAST_FOR: Duration = Duration::from_secs(120);
 /// Upper bound of the full-jitter wait between dials after that.
 pub const REDIAL_CAP: Duration = Duration::from_secs(15);
+/// Shortest silence after which a machine may be told to stop a dataflow by itself: three heartbeats, so that one lost packet ends nothing.
+pub const MIN_LINK_SILENCE: Duration = Duration::from_secs(5);
+/// Longest such silence.
+pub const MAX_LINK_SILENCE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Dataflows that have ended and are still listed; the oldest are forgotten first.
 pub const MAX_ENDED_DATAFLOWS: usize = 200;

@@ -134,4 +134,18 @@ pub enum LogItem {
         /// The next line has a sequence number above this one.
         next_after: u64,
     },
+    /// These machines ship lines on demand, and are being asked for what they have; the lines follow.
+    Fetching {
+        /// Which machines.
+        machines: Vec<MachineName>,
+    },
+    /// A machine that ships lines on demand has not brought all that it has: what follows is an older copy.
+    Unfetched {
+        /// Which machine.
+        machine: MachineName,
+        /// Since when it cannot be reached, in milliseconds since the Unix epoch; none when it is connected and brings nothing.
+        unreachable_since_unix_ms: Option<u64>,
+        /// When the newest line of the copy was written, in milliseconds since the Unix epoch; none when there is no line.
+        newest_unix_ms: Option<u64>,
+    },
 }

@@ -1,7 +1,7 @@
 //! What a machine is to all sides: its facts, its engine, and what happened on it.
 
 use crate::{
-    dataflow::{Labels, NodeFailure, NodeStatus},
+    dataflow::{Labels, LinkLoss, NodeFailure, NodeStatus},
     ids::{BootId, DataflowId, EngineId, InstanceId, NodeId},
     name::{DataflowName, MachineName},
 };
@@ -18,6 +18,29 @@ pub struct MachineFacts {
     pub platform: String,
     /// Its engine.
     pub engine: EngineStatus,
+    /// When it ships log lines.
+    pub logs: LogShipping,
+}
+
+/// When a machine ships log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogShipping {
+    /// As they are written.
+    #[default]
+    Always,
+    /// While somebody reads them (see [`crate::coordinator_to_daemon::WantLogs`]); until then it keeps them.
+    OnDemand,
+}
+
+impl LogShipping {
+    /// As people and JSON see it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::OnDemand => "on-demand",
+        }
+    }
 }
 
 /// The engine child of a daemon.
@@ -66,6 +89,8 @@ pub struct MachineSummary {
     pub dataflows: Vec<DataflowId>,
     /// Other machines that came with its identity within the last hour and were refused, the latest last; at most [`MAX_QUARANTINED`].
     pub quarantined: Vec<Quarantine>,
+    /// When it last came back from being unreachable.
+    pub restored: Option<Restored>,
 }
 
 /// A machine that was refused, because another one with the same identity is in use and answers: most often a cloned disk.
@@ -98,6 +123,15 @@ pub enum Reach {
     },
 }
 
+/// The last time that a machine was heard again after it could not be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restored {
+    /// When it had been heard last before, in milliseconds since the Unix epoch, by the coordinator's clock.
+    pub unreachable_since_unix_ms: u64,
+    /// When it was heard again.
+    pub at_unix_ms: u64,
+}
+
 /// One dataflow that a machine has in hand, as its daemon reports it on joining.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunReport {
@@ -109,6 +143,8 @@ pub struct RunReport {
     pub phase: RunPhase,
     /// The nodes on this machine.
     pub nodes: Vec<NodeStatus>,
+    /// See [`crate::dataflow::DataflowSpec::link_loss`].
+    pub link_loss: LinkLoss,
 }
 
 /// How far a run is on one machine.
@@ -172,4 +208,9 @@ pub enum Lifecycle {
     },
     /// Every log line of the run on this machine was shipped and acknowledged.
     LogsShipped,
+    /// The machine stops its part by itself: see [`LinkLoss::StopAfter`]. The end follows as an event of its own.
+    LinkLost {
+        /// For how long the coordinator had not been heard, in milliseconds.
+        silent_ms: u64,
+    },
 }

@@ -38,6 +38,8 @@ pub const TABLE: &[VerbRow] = &[
     VerbRow::of::<order::KeepRevocations>(),
     VerbRow::of::<order::ShowHeads>(),
     VerbRow::of::<order::Ping>(),
+    VerbRow::of::<order::WantLogs>(),
+    VerbRow::of::<order::DrainLogs>(),
     VerbRow::of::<report::JoinMachine>(),
     VerbRow::of::<report::Heartbeat>(),
     VerbRow::of::<report::ReportEvents>(),

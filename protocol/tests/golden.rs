@@ -8,7 +8,7 @@
 use dora_remote_protocol::{
     cli_to_coordinator::{StartDataflow, StopDataflow},
     daemon_to_coordinator::ShipLogs,
-    dataflow::{BundleRef, DataflowEvent, DataflowRef, DataflowSpec, DataflowState, Files, NameWish, NodeSpec},
+    dataflow::{BundleRef, DataflowEvent, DataflowRef, DataflowSpec, DataflowState, Files, LinkLoss, NameWish, NodeSpec},
     engine_to_agent::{EngineReply, NodeFacts, OperatorFacts, OperatorKind, RunFacts, Starts},
     frame,
     hello::{Hello, HelloAnswer, Welcome},
@@ -123,6 +123,7 @@ fn start() {
                     entries: 3,
                 }),
                 uv: true,
+                link_loss: LinkLoss::StopAfter { silence_ms: 30_000 },
             },
         },
         &[
@@ -145,6 +146,8 @@ fn start() {
             ("1024 unpacked", "8008"),
             ("3 entries", "03"),
             ("uv", "01"),
+            ("stop after", "01"),
+            ("30000 ms", "b0ea01"),
         ],
     );
 }

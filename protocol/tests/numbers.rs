@@ -9,13 +9,15 @@ use dora_remote_protocol::{
     access::{InviteState, RevokeTarget},
     agent_to_engine::{AgentFrame, ENGINE_VERSIONS, EngineOrder},
     audit::AuditItem,
-    dataflow::{DataflowEvent, DataflowRef, DataflowResult, DataflowState, FailureCause, Files, NameWish, NodeState, NodeStatus},
+    dataflow::{
+        DataflowEvent, DataflowRef, DataflowResult, DataflowState, FailureCause, Files, LinkLoss, NameWish, NodeState, NodeStatus,
+    },
     engine_to_agent::{EngineEvent, EngineFrame, EngineHello, EngineReply, OperatorKind, RunFacts, Starts},
     hello::{HelloAnswer, Welcome},
     identity::{Role, RoleSet},
     ids::{BundleHash, DataflowId, EngineId, NodeId},
     log_line::{LogItem, LogLevel, LogSource, LogStream},
-    machine::{EngineStatus, Lifecycle, Reach, RunPhase},
+    machine::{EngineStatus, Lifecycle, LogShipping, Reach, RunPhase},
     packed::Packed,
     refusal::{Changed, Refusal, RefusalCode},
     request::{Answer, FeedFrame, Priority, Shape, VerbRow},
@@ -196,12 +198,15 @@ fn dataflows() {
     };
     pinned(&done, 2);
     pinned(
-        &DataflowEvent::Node(NodeStatus {
-            id: node(),
-            machine: name(),
-            state: NodeState::Waiting,
-            pid: None,
-        }),
+        &DataflowEvent::Node {
+            node: NodeStatus {
+                id: node(),
+                machine: name(),
+                state: NodeState::Waiting,
+                pid: None,
+            },
+            at_unix_ms: None,
+        },
         3,
     );
     let reach = DataflowEvent::Reach {
@@ -218,6 +223,14 @@ fn dataflows() {
         }),
         5,
     );
+    let link_lost = DataflowEvent::LinkLost {
+        machine: name(),
+        at_unix_ms: 0,
+        silent_ms: 0,
+    };
+    pinned(&link_lost, 6);
+    pinned(&LinkLoss::Keep, 0);
+    pinned(&LinkLoss::StopAfter { silence_ms: 0 }, 1);
 }
 
 #[test]
@@ -231,6 +244,8 @@ fn machines() {
     };
     pinned(&up, 1);
     pinned(&EngineStatus::Down { reason: String::new() }, 2);
+    pinned(&LogShipping::Always, 0);
+    pinned(&LogShipping::OnDemand, 1);
     pinned(&Reach::Connected, 0);
     pinned(&Reach::Unreachable { since_unix_ms: 0 }, 1);
     let phases = [
@@ -266,6 +281,7 @@ fn machines() {
         3,
     );
     pinned(&Lifecycle::LogsShipped, 4);
+    pinned(&Lifecycle::LinkLost { silent_ms: 0 }, 5);
 }
 
 #[test]
@@ -294,6 +310,13 @@ fn log_lines() {
         milliseconds: 0,
     };
     pinned(&lag, 3);
+    pinned(&LogItem::Fetching { machines: vec![] }, 5);
+    let unfetched = LogItem::Unfetched {
+        machine: name(),
+        unreachable_since_unix_ms: None,
+        newest_unix_ms: None,
+    };
+    pinned(&unfetched, 6);
     pinned(&LogItem::Passed { next_after: 0 }, 4);
 }
 

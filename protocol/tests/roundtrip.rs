@@ -12,7 +12,7 @@ use dora_remote_protocol::{
     daemon_to_coordinator::{JoinMachine, ReportEvents, ShipLogs},
     dataflow::{
         BundleRef, DataflowRef, DataflowResult, DataflowSpec, DataflowState, DataflowSummary, FailureCause, Files, Labels,
-        NameWish, NodeFailure, NodeSpec, NodeState, NodeStatus, PlacedNode,
+        LinkLoss, NameWish, NodeFailure, NodeSpec, NodeState, NodeStatus, PlacedNode,
     },
     engine_to_agent::{EngineEvent, EngineFrame},
     frame,
@@ -20,7 +20,7 @@ use dora_remote_protocol::{
     ids::{BootId, BundleHash, DataflowId, EngineId, InstanceId, NodeId, RequestId},
     limits::MAX_FRAME_BYTES,
     log_line::{LogBatch, LogItem, LogLevel, LogLine, LogRecord, LogSource, LogStream},
-    machine::{EngineStatus, Lifecycle, LifecycleEvent, MachineFacts, RunPhase, RunReport},
+    machine::{EngineStatus, Lifecycle, LifecycleEvent, LogShipping, MachineFacts, Restored, RunPhase, RunReport},
     name::Name,
     packed::Packed,
     refusal::{Changed, Refusal, RefusalCode},
@@ -196,9 +196,10 @@ fn start() -> impl Strategy<Value = StartDataflow> {
         option::of(name()),
         files(),
         any::<bool>(),
+        link_loss(),
     )
         .prop_map(
-            |(start_id, name, descriptor, nodes, default_machine, files, uv)| StartDataflow {
+            |(start_id, name, descriptor, nodes, default_machine, files, uv, link_loss)| StartDataflow {
                 start_id: RequestId(start_id),
                 spec: DataflowSpec {
                     name,
@@ -207,9 +208,24 @@ fn start() -> impl Strategy<Value = StartDataflow> {
                     default_machine,
                     files,
                     uv,
+                    link_loss,
                 },
             },
         )
+}
+
+fn restored() -> impl Strategy<Value = Restored> {
+    any::<(u64, u64)>().prop_map(|(unreachable_since_unix_ms, at_unix_ms)| Restored {
+        unreachable_since_unix_ms,
+        at_unix_ms,
+    })
+}
+
+fn link_loss() -> impl Strategy<Value = LinkLoss> {
+    prop_oneof![
+        Just(LinkLoss::Keep),
+        any::<u64>().prop_map(|silence_ms| LinkLoss::StopAfter { silence_ms })
+    ]
 }
 
 fn dataflow_ref() -> impl Strategy<Value = DataflowRef> {
@@ -251,8 +267,9 @@ fn placed() -> impl Strategy<Value = Vec<PlacedNode>> {
 }
 
 fn prepare() -> impl Strategy<Value = PrepareRun> {
-    (run(), name(), ".{0,200}", placed(), files(), any::<bool>(), ".{0,60}").prop_map(
-        |(dataflow, name, descriptor, nodes, files, uv, by)| PrepareRun {
+    let flags = (any::<bool>(), ".{0,60}", link_loss());
+    (run(), name(), ".{0,200}", placed(), files(), flags).prop_map(
+        |(dataflow, name, descriptor, nodes, files, (uv, by, link_loss))| PrepareRun {
             dataflow,
             name,
             descriptor,
@@ -260,6 +277,7 @@ fn prepare() -> impl Strategy<Value = PrepareRun> {
             files,
             uv,
             by,
+            link_loss,
         },
     )
 }
@@ -313,12 +331,16 @@ fn engine_status() -> impl Strategy<Value = EngineStatus> {
 }
 
 fn join() -> impl Strategy<Value = JoinMachine> {
-    let report = (run(), name(), phase(), vec(node_status(), 0..4)).prop_map(|(dataflow, name, phase, nodes)| RunReport {
-        dataflow,
-        name,
-        phase,
-        nodes,
-    });
+    let report =
+        (run(), name(), phase(), vec(node_status(), 0..4), link_loss()).prop_map(|(dataflow, name, phase, nodes, link_loss)| {
+            RunReport {
+                dataflow,
+                name,
+                phase,
+                nodes,
+                link_loss,
+            }
+        });
     (
         labels(),
         ".{0,12}",
@@ -333,6 +355,7 @@ fn join() -> impl Strategy<Value = JoinMachine> {
                 build,
                 platform,
                 engine,
+                logs: LogShipping::OnDemand,
             },
             runs,
             last_seq,
@@ -364,6 +387,7 @@ fn lifecycle_event() -> impl Strategy<Value = LifecycleEvent> {
         vec(node(), 0..3).prop_map(|exited_before_subscribe| Lifecycle::BarrierReached { exited_before_subscribe }),
         (vec(failure(), 0..3), ".{0,40}").prop_map(|(failures, note)| Lifecycle::Finished { failures, note }),
         Just(Lifecycle::LogsShipped),
+        any::<u64>().prop_map(|silent_ms| Lifecycle::LinkLost { silent_ms }),
     ];
     (any::<(u64, u64)>(), run(), what).prop_map(|((seq, at_unix_ms), dataflow, what)| LifecycleEvent {
         seq,
@@ -448,6 +472,14 @@ fn log_item() -> impl Strategy<Value = LogItem> {
         Just(LogItem::CaughtUp),
         any::<(u64, u64)>().prop_map(|(lines, milliseconds)| LogItem::Lag { lines, milliseconds }),
         any::<u64>().prop_map(|next_after| LogItem::Passed { next_after }),
+        vec(name(), 0..3).prop_map(|machines| LogItem::Fetching { machines }),
+        (name(), any::<(Option<u64>, Option<u64>)>()).prop_map(|(machine, (unreachable_since_unix_ms, newest_unix_ms))| {
+            LogItem::Unfetched {
+                machine,
+                unreachable_since_unix_ms,
+                newest_unix_ms,
+            }
+        }),
     ]
 }
 
@@ -476,9 +508,11 @@ fn summary() -> impl Strategy<Value = DataflowSummary> {
         vec(node_status(), 0..4),
         prop::collection::btree_map(name(), any::<u64>(), 0..3),
         option::of(result),
+        link_loss(),
+        prop::collection::btree_map(name(), restored(), 0..3),
     )
         .prop_map(
-            |(id, name, state, (created, running, ended), nodes, unreachable, result)| DataflowSummary {
+            |(id, name, state, (created, running, ended), nodes, unreachable, result, link_loss, restored)| DataflowSummary {
                 id,
                 name,
                 state,
@@ -489,6 +523,8 @@ fn summary() -> impl Strategy<Value = DataflowSummary> {
                 nodes,
                 unreachable,
                 result,
+                link_loss,
+                restored,
             },
         )
 }

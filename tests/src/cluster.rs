@@ -36,6 +36,8 @@ pub struct Cluster {
     address: String,
     /// Where daemons find it, when that is elsewhere: a relay.
     daemon_address: Option<String>,
+    /// Flags of daemons that are started from now on.
+    daemon_flags: Vec<String>,
     world: Option<World>,
     coordinator: Option<Child>,
     daemons: BTreeMap<String, Child>,
@@ -99,6 +101,7 @@ impl Cluster {
             listen: address.clone(),
             address,
             daemon_address: None,
+            daemon_flags: vec![],
             world: None,
             coordinator: None,
             daemons: BTreeMap::new(),
@@ -252,6 +255,11 @@ impl Cluster {
         self.daemon_address = Some(address.to_owned());
     }
 
+    /// Gives daemons that are started from now on more flags.
+    pub fn let_daemons_have(&mut self, flags: &[&str]) {
+        self.daemon_flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+    }
+
     /// What the coordinator has logged so far.
     #[must_use]
     pub fn coordinator_log(&self) -> String {
@@ -298,6 +306,7 @@ impl Cluster {
         let mut arguments = vec!["daemon", "--state", text(&state), "--identity", text(&identity)];
         let address = self.daemon_address.as_ref().unwrap_or(&self.address);
         arguments.extend(["--coordinator-addr", address, "--pass-env", MARKER]);
+        arguments.extend(self.daemon_flags.iter().map(String::as_str));
         let labels = self.labels.get(machine).cloned().unwrap_or_default();
         if !labels.is_empty() {
             arguments.extend(["--labels", &labels]);

@@ -4,7 +4,7 @@ use dora_remote_certs::Credentials;
 use dora_remote_link::{CallError, DialKind, Dialer, Peer, Speaker};
 use dora_remote_protocol::{
     cli_to_coordinator::{PutBundle, StartDataflow},
-    dataflow::{BundleRef, DataflowSpec, Files, NameWish, NodeSpec},
+    dataflow::{BundleRef, DataflowSpec, Files, LinkLoss, NameWish, NodeSpec},
     ids::{BootId, BundleHash, InstanceId, RequestId},
     refusal::{Refusal, RefusalCode},
 };
@@ -125,6 +125,7 @@ async fn start(cluster: &Cluster, archive: &[u8], unpacked: usize) -> Refusal {
             default_machine: None,
             files: Files::Bundle(bundle),
             uv: false,
+            link_loss: LinkLoss::Keep,
         },
     };
     let mut feed = match peer.feed(&start, Some(DEADLINE)).await {

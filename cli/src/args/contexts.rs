@@ -1,7 +1,11 @@
 //! The verbs and flags of `context`.
 
+use crate::link_loss;
 use clap::{Args, Subcommand};
-use dora_remote_protocol::name::{MachineName, Name};
+use dora_remote_protocol::{
+    dataflow::LinkLoss,
+    name::{MachineName, Name},
+};
 
 /// Keep coordinators, identities and default machines under names.
 #[derive(Debug, Subcommand)]
@@ -72,6 +76,9 @@ pub struct ContextAdd {
     /// The machine for nodes that name none
     #[arg(long, value_name = "NAME")]
     pub machine: Option<MachineName>,
+    /// What becomes of dataflows that say nothing themselves when a machine does not hear the coordinator
+    #[arg(long, value_name = "keep|stop-after=DURATION", value_parser = link_loss::parse)]
+    pub on_link_loss: Option<LinkLoss>,
 }
 
 /// Give a context another name.

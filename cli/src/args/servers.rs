@@ -3,7 +3,7 @@
 use super::{Locally, access::key_value};
 use crate::rights;
 use clap::{Args, Subcommand, ValueEnum};
-use dora_remote_protocol::{identity::TrustDomain, name::MachineName};
+use dora_remote_protocol::{identity::TrustDomain, machine::LogShipping, name::MachineName};
 use std::{net::SocketAddr, path::PathBuf};
 
 /// End what `up` has started.
@@ -25,6 +25,25 @@ pub enum LogFormat {
     Human,
     /// One JSON object per line
     Json,
+}
+
+/// When a daemon sends log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ShipLogs {
+    /// As they are written
+    #[default]
+    Always,
+    /// While somebody reads them
+    OnDemand,
+}
+
+impl From<ShipLogs> for LogShipping {
+    fn from(when: ShipLogs) -> Self {
+        match when {
+            ShipLogs::Always => Self::Always,
+            ShipLogs::OnDemand => Self::OnDemand,
+        }
+    }
 }
 
 /// Run a coordinator, or take care of one.
@@ -216,6 +235,9 @@ pub struct DaemonInstall {
     /// Read variables for every node from a file of NAME=VALUE lines
     #[arg(long, value_name = "FILE")]
     pub env_file: Vec<PathBuf>,
+    /// When log lines of nodes are sent: as they are written, or, for metered links, while somebody reads them
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
+    pub logs: ShipLogs,
     /// A group that nodes need, such as `video` or `dialout`; may be given several times
     #[arg(long, value_name = "GROUP")]
     pub group: Vec<String>,
@@ -239,6 +261,9 @@ pub struct DaemonRun {
     /// Read variables for every node from a file of NAME=VALUE lines
     #[arg(long, value_name = "FILE")]
     pub env_file: Vec<PathBuf>,
+    /// When log lines of nodes are sent: as they are written, or, for metered links, while somebody reads them
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
+    pub logs: ShipLogs,
     /// How it logs to standard error
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,

@@ -145,7 +145,7 @@ async fn read(
         machine_level: levels.machines,
         ..ReadLogs::of(DataflowRef::Id(id))
     };
-    follow::run(session, request, printer, lines).await
+    follow::run(session, request, printer, lines).await.map(|done| done.had_gap)
 }
 
 async fn finish(printer: &Printer, placed: &watch::Receiver<Option<Placed>>, result: &DataflowResult) -> Result<Exit, Failure> {

@@ -65,6 +65,8 @@ struct Row<'a> {
     /// Where the certificate, the key and the root lie.
     identity: PathBuf,
     machine: Option<&'a MachineName>,
+    /// What `start` takes where neither its flag nor the folder of the dataflow says it; null when nothing is said here either.
+    on_link_loss: Option<String>,
 }
 
 impl<'a> Row<'a> {
@@ -75,6 +77,7 @@ impl<'a> Row<'a> {
             coordinator: entry.coordinator_addr.to_string(),
             identity: entry.identity.clone().unwrap_or_else(|| dir.join("identity")),
             machine: entry.machine.as_ref(),
+            on_link_loss: entry.on_link_loss.as_ref().map(ToString::to_string),
         }
     }
 }
@@ -141,6 +144,10 @@ fn tell(context: &Context, dir: &Path, named: Option<&Name>) -> Result<Exit, Fai
     line("current", if row.current { "yes" } else { "no" }.to_owned());
     line("coordinator", row.coordinator);
     line("machine", row.machine.map_or_else(|| "none".to_owned(), ToString::to_string));
+    line(
+        "on link loss",
+        row.on_link_loss.unwrap_or_else(|| "keep (nothing said)".to_owned()),
+    );
     line("identity", row.identity.display().to_string());
     if let Some(facts) = facts {
         let (ends, now) = (unix_ms(facts.not_after), unix_ms(SystemTime::now()));
@@ -182,6 +189,7 @@ fn add(context: &Context, dir: &Path, wanted: &ContextAdd) -> Result<Exit, Failu
         coordinator_addr,
         identity,
         machine: wanted.machine.clone(),
+        on_link_loss: wanted.on_link_loss,
     };
     let became_current = change(dir, |contexts| {
         refuse_taken(contexts, &wanted.name)?;

@@ -45,6 +45,7 @@ pub async fn run(context: &Context, daemon: DaemonRun) -> Result<Exit, Failure> 
         clock: std::sync::Arc::new(dora_remote_certs::SystemClock),
         on_revoked: policy.as_ref().map(Policy::on_revoked).unwrap_or_default(),
         policy,
+        logs: daemon.logs.into(),
     };
     let mut interrupts = Interrupts::new()?;
     let shutdown = CancellationToken::new();

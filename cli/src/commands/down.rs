@@ -71,6 +71,7 @@ async fn stop_all(context: &Context, record: &Record, dir: &Path, down: &Down) -
         identity: up_identity(dir),
         context: None,
         machine: None,
+        on_link_loss: None,
         set_aside: None,
     };
     context.announce(&target);

@@ -3,7 +3,11 @@
 use crate::{
     client::Session,
     failure::Failure,
-    output::{Printer, lines::Lines},
+    output::{
+        Printer,
+        lines::Lines,
+        time::{relative, unix_ms},
+    },
 };
 use dora_remote_link::CallError;
 use dora_remote_protocol::{
@@ -11,27 +15,38 @@ use dora_remote_protocol::{
     log_line::{LogItem, LogLine},
     packed::PackError,
 };
+use std::time::SystemTime;
 
-/// Reads lines until the feed is whole; tells whether there was a gap.
+/// What is to be said of a feed that is whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Lines of it are lost.
+    pub had_gap: bool,
+    /// A machine has newer lines, and could not be asked for them.
+    pub is_old: bool,
+}
+
+/// Reads lines until the feed is whole.
 ///
 /// `request` says which lines; its cursor moves as they are shown, so that a new connection goes on where the old one broke off.
 ///
 /// # Errors
 /// What ends the feed for good, and an output that cannot be written.
-pub async fn run(session: &Session, mut request: ReadLogs, printer: &Printer, lines: &mut Lines) -> Result<bool, Failure> {
+pub async fn run(session: &Session, mut request: ReadLogs, printer: &Printer, lines: &mut Lines) -> Result<Done, Failure> {
     let what = format!("read the logs of `{}`", request.dataflow);
-    let mut had_gap = false;
+    let mut done = Done::default();
     let mut peer = session.peer().await;
     loop {
         let ended = match peer.feed(&request, None).await {
             Err(error) => error,
             Ok(mut feed) => loop {
                 match session.next(&peer, &mut feed).await {
-                    Ok(None) => return Ok(had_gap),
+                    Ok(None) => return Ok(done),
                     Ok(Some(item)) => {
                         let mut chunk = String::new();
+                        done.is_old |= tell(&item, printer);
                         match take(&item, &mut request, lines, &mut chunk) {
-                            Ok(is_gap) => had_gap |= is_gap,
+                            Ok(is_gap) => done.had_gap |= is_gap,
                             Err(error) => break CallError::Protocol(error.to_string()),
                         }
                         printer.chunk(chunk).await?;
@@ -47,6 +62,41 @@ pub async fn run(session: &Session, mut request: ReadLogs, printer: &Printer, li
             return Err(Failure::of_call(&what, &ended).looking());
         }
         peer = session.reconnect(&peer).await.map_err(Failure::looking)?;
+    }
+}
+
+/// Tells people what machines that send lines on demand do; whether one of them has lines that do not follow.
+fn tell(item: &LogItem, printer: &Printer) -> bool {
+    let now = unix_ms(SystemTime::now());
+    match item {
+        LogItem::Fetching { machines } => {
+            let names = machines
+                .iter()
+                .map(|machine| format!("`{machine}`"))
+                .collect::<Vec<_>>()
+                .join(", ");
+            printer.note(&format!(
+                "asking {names} for what was written; lines are sent from there on demand"
+            ));
+            false
+        }
+        LogItem::Unfetched {
+            machine,
+            unreachable_since_unix_ms,
+            newest_unix_ms,
+        } => {
+            let why = match unreachable_since_unix_ms {
+                Some(since) => format!("cannot be reached and was heard last {}", relative(*since, now)),
+                None => "does not send what it has".to_owned(),
+            };
+            let newest = match newest_unix_ms {
+                Some(at) => format!("the newest line here was written {}", relative(*at, now)),
+                None => "no line is here".to_owned(),
+            };
+            printer.warn(&format!("`{machine}` {why}; {newest}"));
+            true
+        }
+        _ => false,
     }
 }
 
@@ -80,6 +130,7 @@ fn take(item: &LogItem, request: &mut ReadLogs, lines: &mut Lines, chunk: &mut S
             request.since_unix_ms = None;
             false
         }
+        LogItem::Fetching { .. } | LogItem::Unfetched { .. } => false,
         LogItem::Lag {
             lines: count,
             milliseconds,

@@ -2,7 +2,7 @@
 
 use super::Context;
 use crate::{
-    args::{CoordinatorInstall, DaemonInstall, Install},
+    args::{CoordinatorInstall, DaemonInstall, Install, ShipLogs},
     exit::Exit,
     failure::Failure,
     output::{Format, json::SCHEMA},
@@ -86,6 +86,9 @@ pub fn daemon(context: &Context, wishes: &DaemonInstall) -> Result<Exit, Failure
     }
     for file in &wishes.env_file {
         arguments.flag("--env-file", absolute("--env-file", file)?);
+    }
+    if wishes.logs == ShipLogs::OnDemand {
+        arguments.flag("--logs", "on-demand");
     }
     let files = units::daemon(&DaemonWishes {
         program: program.clone(),

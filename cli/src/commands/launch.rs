@@ -9,17 +9,20 @@ use crate::{
     output::{
         Printer,
         json::{self, FeedLine},
-        time::{relative, unix_ms},
+        time::{relative, rfc3339, span, unix_ms},
     },
 };
 use dora_remote_protocol::{
     cli_to_coordinator::{StartDataflow, WatchDataflow},
-    dataflow::{DataflowEvent, DataflowRef, DataflowResult, DataflowState, NodeState, PlacedNode},
+    dataflow::{DataflowEvent, DataflowRef, DataflowResult, DataflowState, NodeState, NodeStatus, PlacedNode},
     ids::DataflowId,
-    name::DataflowName,
+    name::{DataflowName, MachineName},
     request::Request,
 };
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 use tokio::sync::watch;
 
 /// A dataflow whose nodes have machines.
@@ -52,6 +55,9 @@ impl Placed {
     }
 }
 
+/// Age in milliseconds from which news of a node is told with it: it was not told sooner because a link was cut.
+const LATE_MS: u64 = 5_000;
+
 /// Tells what happens to one dataflow.
 pub struct Teller<'a> {
     printer: &'a Printer,
@@ -59,6 +65,8 @@ pub struct Teller<'a> {
     /// Whether programs get the events as lines.
     lines: bool,
     state: Option<DataflowState>,
+    /// Machines that cannot be reached, and when they were heard last.
+    unreachable: BTreeMap<MachineName, u64>,
 }
 
 impl<'a> Teller<'a> {
@@ -70,6 +78,7 @@ impl<'a> Teller<'a> {
             placed: watch::Sender::new(None),
             lines: lines && printer.is_json(),
             state: None,
+            unreachable: BTreeMap::new(),
         }
     }
 
@@ -135,20 +144,86 @@ impl<'a> Teller<'a> {
         match event {
             DataflowEvent::Placed { id, name, nodes } => self.tell_placed(Placed { id, name, nodes }).await?,
             DataflowEvent::State(state) => self.tell_state(state).await?,
-            DataflowEvent::Node(node) if node.state == NodeState::Failed => {
-                self.printer.note(&format!("node `{}` on `{}` failed", node.id, node.machine));
-            }
+            DataflowEvent::Node { node, at_unix_ms } => self.tell_node(&node, at_unix_ms).await?,
             DataflowEvent::Reach {
                 machine,
-                unreachable_since_unix_ms: Some(since),
-            } => {
-                let since = relative(since, unix_ms(SystemTime::now()));
-                self.printer
-                    .note(&format!("machine `{machine}` cannot be reached; it was heard last {since}"));
-            }
-            DataflowEvent::Reach { machine, .. } => self.printer.note(&format!("machine `{machine}` is back")),
-            DataflowEvent::MachineDone { .. } | DataflowEvent::Node(_) | DataflowEvent::Ended(_) => {}
+                unreachable_since_unix_ms,
+            } => self.tell_reach(machine, unreachable_since_unix_ms).await?,
+            DataflowEvent::LinkLost {
+                machine,
+                at_unix_ms,
+                silent_ms,
+            } => self.tell_link_lost(&machine, at_unix_ms, silent_ms).await?,
+            DataflowEvent::MachineDone { .. } | DataflowEvent::Ended(_) => {}
         }
+        Ok(())
+    }
+
+    fn now(&self) -> u64 {
+        unix_ms(SystemTime::now())
+    }
+
+    async fn tell_node(&mut self, node: &NodeStatus, at_unix_ms: Option<u64>) -> Result<(), Failure> {
+        if self.lines {
+            let line = FeedLine::Node {
+                node: node.id.as_str(),
+                machine: &node.machine,
+                state: node.state.as_str(),
+                time: at_unix_ms.map(rfc3339),
+            };
+            self.printer.chunk(line.to_line()).await?;
+        }
+        if node.state == NodeState::Failed {
+            let late = at_unix_ms
+                .map(|at| self.now().saturating_sub(at))
+                .filter(|late| *late >= LATE_MS);
+            let when = late.map_or_else(String::new, |late| format!(" {} ago", span(Duration::from_millis(late))));
+            self.printer
+                .note(&format!("node `{}` on `{}` failed{when}", node.id, node.machine));
+        }
+        Ok(())
+    }
+
+    async fn tell_reach(&mut self, machine: MachineName, unreachable_since_unix_ms: Option<u64>) -> Result<(), Failure> {
+        if self.lines {
+            let line = FeedLine::Reach {
+                machine: &machine,
+                unreachable_since: unreachable_since_unix_ms.map(rfc3339),
+            };
+            self.printer.chunk(line.to_line()).await?;
+        }
+        let now = self.now();
+        if let Some(since) = unreachable_since_unix_ms {
+            let heard = relative(since, now);
+            self.printer
+                .note(&format!("machine `{machine}` cannot be reached; it was heard last {heard}"));
+            self.unreachable.insert(machine, since);
+        } else {
+            let since = self.unreachable.remove(&machine);
+            let after = since.map_or_else(String::new, |since| {
+                format!(" after {}", span(Duration::from_millis(now.saturating_sub(since))))
+            });
+            self.printer.note(&format!("machine `{machine}` is back{after}"));
+        }
+        Ok(())
+    }
+
+    async fn tell_link_lost(&mut self, machine: &MachineName, at_unix_ms: u64, silent_ms: u64) -> Result<(), Failure> {
+        if self.lines {
+            let line = FeedLine::LinkLost {
+                machine,
+                time: rfc3339(at_unix_ms),
+                silent_ms,
+            };
+            self.printer.chunk(line.to_line()).await?;
+        }
+        let (at, silent) = (
+            relative(at_unix_ms, unix_ms(SystemTime::now())),
+            span(Duration::from_millis(silent_ms)),
+        );
+        self.printer.warn(&format!(
+            "machine `{machine}` stopped its part {at} by its link-loss policy: it had not heard the coordinator for {silent}"
+        ));
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! `list`: dataflows and their states.
 
-use super::{Context, dataflows};
+use super::{Context, dataflows, machines::RESTORED_MS};
 use crate::{
     args::List,
     client::Session,
@@ -16,6 +16,9 @@ use crate::{
 use dora_remote_link::DialKind;
 use dora_remote_protocol::dataflow::DataflowSummary;
 use std::collections::BTreeSet;
+
+/// Characters of the reason of a failure that a table shows.
+const NOTE_CHARS: usize = 100;
 
 /// Lists dataflows.
 ///
@@ -42,15 +45,29 @@ pub async fn run(context: &Context, list: &List) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
+/// The reason of a failure as far as a line of a table has room for it; JSON has all of it.
+fn shortened(note: &str) -> String {
+    let note = note.lines().next().unwrap_or_default();
+    match note.char_indices().nth(NOTE_CHARS) {
+        Some((end, _)) => format!("{}...", &note[..end]),
+        None => note.to_owned(),
+    }
+}
+
 fn table(dataflows: &[DataflowSummary], now: u64) -> Table {
     let mut table = Table::new(&["NAME", "STATE", "NODES", "MACHINES", "STARTED", "ID", ""]);
     for dataflow in dataflows {
         let machines: BTreeSet<_> = dataflow.nodes.iter().map(|node| node.machine.as_str()).collect();
-        let unreachable: Vec<_> = dataflow
+        let mut reach: Vec<_> = dataflow
             .unreachable
             .iter()
             .map(|(machine, since)| format!("{machine} unreachable since {}", relative(*since, now)))
             .collect();
+        let restored = dataflow
+            .restored
+            .iter()
+            .filter(|(_, back)| back.at_unix_ms.saturating_add(RESTORED_MS) > now);
+        reach.extend(restored.map(|(machine, back)| format!("{machine} restored {}", relative(back.at_unix_ms, now))));
         table.row(vec![
             dataflow.name.to_string(),
             dataflow.state.as_str().to_owned(),
@@ -58,7 +75,10 @@ fn table(dataflows: &[DataflowSummary], now: u64) -> Table {
             machines.into_iter().collect::<Vec<_>>().join(","),
             relative(dataflow.created_unix_ms, now),
             dataflow.id.to_string(),
-            unreachable.join(", "),
+            match &dataflow.result {
+                Some(result) if !result.success => shortened(&result.note),
+                _ => reach.join(", "),
+            },
         ]);
     }
     table

@@ -1,6 +1,10 @@
 //! `logs`: what the nodes of a dataflow wrote.
 
-use super::{Context, dataflows, follow, meant};
+use super::{
+    Context, dataflows,
+    follow::{self, Done},
+    meant,
+};
 use crate::{
     args::{Levels, Logs},
     client::Session,
@@ -15,19 +19,24 @@ use dora_remote_protocol::{
 };
 
 /// Shows log lines; ends with [`Exit::Gap`] when lines are missing. A follower was told where, and ends so only when it is strict.
+/// With [`Exit::Partly`] when a machine has newer ones that it could not be asked for.
 ///
 /// # Errors
 /// See [`crate::client::Session`].
 pub async fn run(context: &Context, logs: &Logs) -> Result<Exit, Failure> {
     let kind = if logs.follow { DialKind::Follow } else { DialKind::Command };
-    let had_gap = context
+    let done = context
         .in_session(kind, async |session| read(context, session, logs).await)
         .await?;
     let counts = !logs.follow || logs.strict;
-    Ok(if had_gap && counts { Exit::Gap } else { Exit::Ok })
+    Ok(match done {
+        Done { had_gap: true, .. } if counts => Exit::Gap,
+        Done { is_old: true, .. } => Exit::Partly,
+        Done { .. } => Exit::Ok,
+    })
 }
 
-async fn read(context: &Context, session: &Session, logs: &Logs) -> Result<bool, Failure> {
+async fn read(context: &Context, session: &Session, logs: &Logs) -> Result<Done, Failure> {
     let dataflow = match (logs.dataflow.as_deref(), logs.follow) {
         // A follower must find the same dataflow again after a cut, whatever is called so by then.
         (Some(name), true) => by_id(session, name).await?,

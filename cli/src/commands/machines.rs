@@ -18,6 +18,9 @@ use dora_remote_protocol::{
     machine::{EngineStatus, MachineSummary, Reach},
 };
 
+/// How long a table says that a machine came back, in milliseconds; JSON always does.
+pub(super) const RESTORED_MS: u64 = 3_600_000;
+
 /// Lists machines.
 ///
 /// # Errors
@@ -59,10 +62,26 @@ fn refused(machine: &MachineSummary, now: u64) -> impl Iterator<Item = String> {
 }
 
 fn table(machines: &[MachineSummary], now: u64) -> Table {
-    let mut table = Table::new(&["NAME", "STATE", "ENGINE", "DATAFLOWS", "RTT", "PLATFORM", "LABELS", "ADDRESS"]);
+    let mut table = Table::new(&[
+        "NAME",
+        "STATE",
+        "ENGINE",
+        "DATAFLOWS",
+        "RTT",
+        "LOGS",
+        "PLATFORM",
+        "LABELS",
+        "ADDRESS",
+    ]);
     for machine in machines {
         let state = match machine.reach {
-            Reach::Connected => "connected".to_owned(),
+            Reach::Connected => match machine
+                .restored
+                .filter(|restored| restored.at_unix_ms.saturating_add(RESTORED_MS) > now)
+            {
+                Some(restored) => format!("connected, restored {}", relative(restored.at_unix_ms, now)),
+                None => "connected".to_owned(),
+            },
             Reach::Unreachable { since_unix_ms } => format!("unreachable since {}", relative(since_unix_ms, now)),
         };
         let engine = match &machine.facts.engine {
@@ -87,6 +106,7 @@ fn table(machines: &[MachineSummary], now: u64) -> Table {
             machine
                 .rtt_us
                 .map_or_else(String::new, |us| format!("{:.1} ms", us as f64 / 1000.0)),
+            machine.facts.logs.as_str().to_owned(),
             machine.facts.platform.clone(),
             labels.join(","),
             machine.address.clone(),

@@ -13,6 +13,7 @@ use crate::{
     env_vars,
     exit::Exit,
     failure::Failure,
+    link_loss,
     output::{
         json::{self, SCHEMA},
         progress,
@@ -37,6 +38,8 @@ use uuid::Uuid;
 /// What is wrong with the dataflow, its folder or the command line, before anything was sent; then what the coordinator says.
 pub async fn run(context: &Context, mut start: Start) -> Result<Exit, Failure> {
     let dataflow = read(&start)?;
+    // Read in any case: a mistake in it is told also where the flag wins.
+    let beside = link_loss::beside(&dataflow.folder)?;
     for note in &dataflow.notes {
         context.printer.note(&format!("note: {note}"));
     }
@@ -44,6 +47,7 @@ pub async fn run(context: &Context, mut start: Start) -> Result<Exit, Failure> {
     let target = context.target()?;
     load_identity(&target)?;
     start.machine = start.machine.or(target.machine);
+    start.on_link_loss = start.on_link_loss.or(beside).or(target.on_link_loss);
     let bundle = match &start.working_dir {
         Some(_) => None,
         None => Some(pack(context, &dataflow).await?),
@@ -81,6 +85,7 @@ async fn launch(
             default_machine: start.machine,
             files,
             uv: start.uv,
+            link_loss: start.on_link_loss.unwrap_or_default(),
         },
     };
     if start.detach {

@@ -9,7 +9,7 @@ use dora_remote_protocol::{
     dataflow::{DataflowResult, DataflowSummary, FailureCause, Labels, NodeFailure, NodeStatus, PlacedNode},
     ids::DataflowId,
     log_line::{LogLine, LogSource, LogStream},
-    machine::{EngineStatus, MachineSummary, Quarantine, Reach},
+    machine::{EngineStatus, MachineSummary, Quarantine, Reach, Restored},
     name::{DataflowName, MachineName},
 };
 use serde::Serialize;
@@ -49,6 +49,31 @@ pub struct Dataflow<'a> {
     pub unreachable: Vec<Unreachable<'a>>,
     /// How it ended.
     pub result: Option<Outcome<'a>>,
+    /// What a machine does with it while it does not hear the coordinator: `keep` or `stop-after=30s`.
+    pub on_link_loss: String,
+    /// Machines of it that could not be reached for a while and are back.
+    pub restored: Vec<Back<'a>>,
+}
+
+/// One machine that is back.
+#[derive(Debug, Serialize)]
+pub struct Back<'a> {
+    /// Which machine.
+    pub machine: &'a MachineName,
+    /// When it had been heard last before.
+    pub unreachable_since: String,
+    /// When it was heard again.
+    pub at: String,
+}
+
+impl<'a> Back<'a> {
+    fn of(machine: &'a MachineName, restored: &Restored) -> Self {
+        Self {
+            machine,
+            unreachable_since: rfc3339(restored.unreachable_since_unix_ms),
+            at: rfc3339(restored.at_unix_ms),
+        }
+    }
 }
 
 /// One node.
@@ -147,6 +172,12 @@ pub struct Machine<'a> {
     pub dataflows: &'a [DataflowId],
     /// Others that came with its identity of late and were refused.
     pub quarantined: Vec<Twin<'a>>,
+    /// When it sends log lines: `always`, or `on-demand`.
+    pub logs: &'static str,
+    /// Since when it cannot be reached.
+    pub unreachable_since: Option<String>,
+    /// When it last came back from that.
+    pub restored: Option<Back<'a>>,
 }
 
 /// A machine that came with the identity of another one and was refused.
@@ -236,6 +267,33 @@ pub enum FeedLine<'a> {
         /// The line without its end.
         text: &'a str,
     },
+    /// A node changed.
+    Node {
+        /// Which node.
+        node: &'a str,
+        /// Where it runs.
+        machine: &'a MachineName,
+        /// See [`Node::state`].
+        state: &'static str,
+        /// When, by the machine's clock; null where that is not known.
+        time: Option<String>,
+    },
+    /// A machine was lost or came back.
+    Reach {
+        /// Which machine.
+        machine: &'a MachineName,
+        /// When it was last heard; null when it is back.
+        unreachable_since: Option<String>,
+    },
+    /// A machine has stopped its part by itself, because it did not hear the coordinator.
+    LinkLost {
+        /// Which machine.
+        machine: &'a MachineName,
+        /// When, by its clock.
+        time: String,
+        /// For how long it had not heard the coordinator, in milliseconds.
+        silent_ms: u64,
+    },
     /// Lines that no longer exist.
     Gap {
         /// How many, where that is known, else 0.
@@ -300,6 +358,12 @@ impl<'a> From<&'a DataflowSummary> for Dataflow<'a> {
                 })
                 .collect(),
             result: dataflow.result.as_ref().map(Outcome::from),
+            on_link_loss: dataflow.link_loss.to_string(),
+            restored: dataflow
+                .restored
+                .iter()
+                .map(|(machine, restored)| Back::of(machine, restored))
+                .collect(),
         }
     }
 }
@@ -374,6 +438,12 @@ impl<'a> From<&'a MachineSummary> for Machine<'a> {
             engines_older,
             dataflows: &machine.dataflows,
             quarantined: machine.quarantined.iter().map(Twin::from).collect(),
+            logs: machine.facts.logs.as_str(),
+            unreachable_since: match machine.reach {
+                Reach::Connected => None,
+                Reach::Unreachable { since_unix_ms } => Some(rfc3339(since_unix_ms)),
+            },
+            restored: machine.restored.as_ref().map(|restored| Back::of(&machine.name, restored)),
         }
     }
 }

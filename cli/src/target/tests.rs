@@ -194,6 +194,7 @@ mod of_a_daemon {
                     coordinator_addr: format!("{context}.example:7").parse().expect("an address"),
                     identity: Some(out),
                     machine: None,
+                    on_link_loss: None,
                 };
                 contexts.contexts.insert(context.parse().expect("a name"), entry);
             }

@@ -8,12 +8,12 @@ use coordinator::{Coordinator, Reading, Script, Then};
 use dora_remote_protocol::{
     cli_to_coordinator::DataflowStopped,
     dataflow::{
-        DataflowEvent, DataflowRef, DataflowResult, DataflowState, DataflowSummary, FailureCause, Files, NameWish, NodeFailure,
-        NodeState, NodeStatus, PlacedNode,
+        DataflowEvent, DataflowRef, DataflowResult, DataflowState, DataflowSummary, FailureCause, Files, LinkLoss, NameWish,
+        NodeFailure, NodeState, NodeStatus, PlacedNode,
     },
     ids::{BootId, DataflowId, InstanceId},
     log_line::{LogItem, LogLine, LogSource, LogStream},
-    machine::{EngineStatus, MachineFacts, MachineSummary, Quarantine, Reach},
+    machine::{EngineStatus, LogShipping, MachineFacts, MachineSummary, Quarantine, Reach, Restored},
     packed::Packed,
     refusal::{Changed, Refusal, RefusalCode},
 };
@@ -186,6 +186,14 @@ fn summary(name: &str, state: DataflowState) -> DataflowSummary {
         }],
         unreachable: BTreeMap::from([("robot".parse().expect("a name"), 3_000)]),
         result: None,
+        link_loss: LinkLoss::StopAfter { silence_ms: 90_000 },
+        restored: BTreeMap::from([(
+            "arm".parse().expect("a name"),
+            Restored {
+                unreachable_since_unix_ms: 3_500,
+                at_unix_ms: 4_000,
+            },
+        )]),
     }
 }
 
@@ -483,6 +491,7 @@ fn what_is_listed_has_a_stable_form_for_programs() {
             labels: BTreeMap::from([("gpu".to_owned(), "true".to_owned())]),
             build: "0.1.0".to_owned(),
             platform: "linux x86_64".to_owned(),
+            logs: LogShipping::OnDemand,
             engine: EngineStatus::Down {
                 reason: "killed by signal 9".to_owned(),
             },
@@ -501,6 +510,10 @@ fn what_is_listed_has_a_stable_form_for_programs() {
             at_unix_ms: 6_000,
             tries: 3,
         }],
+        restored: Some(Restored {
+            unreachable_since_unix_ms: 1_000,
+            at_unix_ms: 2_000,
+        }),
     };
     let mut ended = summary("old", DataflowState::Failed);
     ended.result = Some(failed());

@@ -3,7 +3,6 @@
 
 use super::{After, Brain, Connection, Verdict, starts::are_within_bounds};
 use crate::{
-    dataflow::machine::Input,
     event::{Admitted, Event, Reply},
     machines::{Claim, Judgement},
     moment::Moment,
@@ -121,15 +120,12 @@ impl Brain {
             self.adopt(&run, &machine, now);
         }
         self.verdicts.remove(&machine);
-        if request.last_seq > taken.acked_seq {
-            let seq = request.last_seq;
-            self.verdicts.insert(machine.clone(), Verdict { seq, gone });
+        let seq = request.last_seq;
+        let verdict = Verdict { seq, known, gone };
+        if seq > taken.acked_seq {
+            self.verdicts.insert(machine.clone(), verdict);
         } else {
-            self.judge(&machine, gone, now);
-        }
-        for (id, nodes) in known {
-            let machine = machine.clone();
-            self.step(id, Input::Nodes { machine, nodes }, now);
+            self.judge(&machine, verdict, now);
         }
         if let Some(record) = self.machines.get(&machine) {
             self.changes.machine(record.clone());

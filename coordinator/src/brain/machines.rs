@@ -1,9 +1,9 @@
 //! What the brain does about machines that are in use: they report, fall silent and come back. How they join stands in `joins.rs`.
 
-use super::{After, Brain};
+use super::{After, Brain, Verdict};
 use crate::{
-    dataflow::{machine::Input, sight::Sight},
-    event::{Counts, Reply},
+    dataflow::{machine::Input, record::Part, sight::Sight},
+    event::{Counts, LogHolder, LogHolders, Reply},
     machines::MachineRecord,
     moment::Moment,
     recover,
@@ -13,7 +13,7 @@ use dora_remote_protocol::{
     daemon_to_coordinator::EventsAcked,
     dataflow::NameWish,
     ids::{BundleHash, DataflowId},
-    machine::{EngineStatus, LifecycleEvent, MachineFacts, MachineSummary, Reach, RunReport},
+    machine::{EngineStatus, LifecycleEvent, LogShipping, MachineFacts, MachineSummary, Reach, RunReport},
     name::MachineName,
     refusal::{Refusal, RefusalCode},
 };
@@ -59,12 +59,15 @@ impl Brain {
             if event.seq <= seq {
                 continue;
             }
+            // What was so when it joined comes before what has happened since.
+            self.judge_once(&name, seq, now);
             seq = event.seq;
             let machine = name.clone();
             self.step(
                 event.dataflow,
                 Input::Happened {
                     machine,
+                    at_unix_ms: event.at_unix_ms,
                     what: event.what,
                 },
                 now,
@@ -76,11 +79,7 @@ impl Brain {
                 self.changes.machine(record.clone());
             }
         }
-        if self.verdicts.get(&name).is_some_and(|verdict| verdict.seq <= seq)
-            && let Some(verdict) = self.verdicts.remove(&name)
-        {
-            self.judge(&name, verdict.gone, now);
-        }
+        self.judge_once(&name, seq, now);
         self.then.push(After::Acked(reply, EventsAcked { seq }));
     }
 
@@ -137,6 +136,33 @@ impl Brain {
         ))
     }
 
+    /// Machines that ship log lines on demand and have not brought all of a dataflow.
+    pub(super) fn log_holders(&self, id: DataflowId) -> Result<LogHolders, Refusal> {
+        let life = self.table.get(id);
+        let record = life
+            .ok_or_else(|| Refusal::new(RefusalCode::NotFound, format!("no dataflow {id} is known")))?
+            .record();
+        let left = record.parts.iter().filter(|(_, part)| part.prepared && !part.logs_shipped);
+        let holder = |(name, _): (&MachineName, &Part)| {
+            let (known, reach) = self.machines.find(name)?;
+            let connection = self.connections.get(name).filter(|connection| connection.outbox.is_some());
+            (known.facts.logs == LogShipping::OnDemand).then(|| LogHolder {
+                machine: name.clone(),
+                peer: connection
+                    .filter(|_| reach == Reach::Connected)
+                    .map(|connection| connection.peer.clone()),
+                unreachable_since_unix_ms: match reach {
+                    Reach::Connected => None,
+                    Reach::Unreachable { since_unix_ms } => Some(since_unix_ms),
+                },
+            })
+        };
+        Ok(LogHolders {
+            on_demand: left.filter_map(holder).collect(),
+            has_ended: record.state.has_ended(),
+        })
+    }
+
     /// The machines within sight.
     pub(super) fn machine_summaries(&self, sight: &Sight, now: Moment) -> Vec<MachineSummary> {
         let is_seen = |id: &DataflowId| self.table.get(*id).is_some_and(|life| sight.has(life.record()));
@@ -159,6 +185,7 @@ impl Brain {
                 black_holes: black_holes.unwrap_or_default(),
                 dataflows: self.lives_on(&record.name).into_iter().filter(is_seen).collect(),
                 quarantined: self.machines.quarantined(&record.name, now),
+                restored: record.restored,
             }
         };
         let seen = self.machines.iter().filter(|(record, _)| sight.has_machine(&record.name));
@@ -197,8 +224,21 @@ impl Brain {
         }
     }
 
-    pub(super) fn judge(&mut self, machine: &MachineName, gone: Vec<(DataflowId, &'static str)>, now: Moment) {
-        for (id, reason) in gone {
+    /// Draws the conclusions from a machine's joining, if they wait for no event above `applied`.
+    fn judge_once(&mut self, machine: &MachineName, applied: u64, now: Moment) {
+        if self.verdicts.get(machine).is_some_and(|verdict| verdict.seq <= applied)
+            && let Some(verdict) = self.verdicts.remove(machine)
+        {
+            self.judge(machine, verdict, now);
+        }
+    }
+
+    pub(super) fn judge(&mut self, machine: &MachineName, verdict: Verdict, now: Moment) {
+        for (id, nodes) in verdict.known {
+            let machine = machine.clone();
+            self.step(id, Input::Nodes { machine, nodes }, now);
+        }
+        for (id, reason) in verdict.gone {
             let reason = reason.to_owned();
             let machine = machine.clone();
             self.step(id, Input::PartGone { machine, reason }, now);

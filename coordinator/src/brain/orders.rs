@@ -63,6 +63,7 @@ impl Brain {
             files: spec.files.clone(),
             uv: spec.uv,
             by: life.record().started_by.clone(),
+            link_loss: life.record().link_loss,
         })
     }
 

@@ -15,7 +15,9 @@ use dora_remote_protocol::{
     cli_to_coordinator::StartDataflow,
     dataflow::{DataflowSpec, DataflowState, Files, Labels, NodeState, NodeStatus},
     ids::DataflowId,
-    limits::{MAX_DESCRIPTOR_BYTES, MAX_LABEL_BYTES, MAX_LABELS, MAX_LIVE_DATAFLOWS, MAX_NODES},
+    limits::{
+        MAX_DESCRIPTOR_BYTES, MAX_LABEL_BYTES, MAX_LABELS, MAX_LINK_SILENCE, MAX_LIVE_DATAFLOWS, MAX_NODES, MIN_LINK_SILENCE,
+    },
     refusal::{Refusal, RefusalCode},
 };
 use std::{collections::BTreeSet, sync::Arc};
@@ -88,6 +90,7 @@ impl Brain {
             notes: Vec::new(),
             broken: false,
             result: None,
+            link_loss: spec.link_loss,
         };
         tracing::info!(dataflow = %id, name = %record.name, who = record.started_by, nodes = record.nodes.len(), "starts a dataflow");
         if let Some(hash) = bundle {
@@ -153,6 +156,12 @@ fn check(spec: &DataflowSpec) -> Result<(), Refusal> {
                 node.id
             ));
         }
+    }
+    if !spec.link_loss.is_within_bounds() {
+        return bad(format!(
+            "the link-loss policy `{}` is not within {MIN_LINK_SILENCE:?} and {MAX_LINK_SILENCE:?}",
+            spec.link_loss
+        ));
     }
     if let Files::OnMachine(dir) = &spec.files
         && !dir.starts_with('/')

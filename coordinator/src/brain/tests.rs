@@ -8,7 +8,7 @@ use dora_remote_protocol::{
     dataflow::{DataflowRef, DataflowSpec, DataflowState, Labels},
     identity::{Identity, Role},
     ids::{BootId, InstanceId, RequestId},
-    machine::{EngineStatus, MachineFacts},
+    machine::{EngineStatus, LogShipping, MachineFacts},
     refusal::{Refusal, RefusalCode},
 };
 use tempfile::TempDir;
@@ -212,6 +212,7 @@ fn machine(name: &str) -> MachineRecord {
             build: "test".to_owned(),
             platform: "linux x86_64".to_owned(),
             engine: EngineStatus::Starting,
+            logs: LogShipping::Always,
         },
         last_heard_unix_ms: 1,
         address: "192.0.2.1:1".to_owned(),
@@ -219,5 +220,6 @@ fn machine(name: &str) -> MachineRecord {
         boot: BootId(Uuid::nil()),
         acked_seq: 0,
         former: Vec::new(),
+        restored: None,
     }
 }

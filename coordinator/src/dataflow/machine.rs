@@ -49,8 +49,12 @@ pub(crate) enum Input {
         order: OrderKind,
         outcome: Outcome,
     },
-    /// A machine reported something.
-    Happened { machine: MachineName, what: Lifecycle },
+    /// A machine reported something, and when that was by its clock.
+    Happened {
+        machine: MachineName,
+        at_unix_ms: u64,
+        what: Lifecycle,
+    },
     /// A machine says how its nodes are, on joining.
     Nodes { machine: MachineName, nodes: Vec<NodeStatus> },
     /// A machine has been silent for too long.
@@ -209,10 +213,14 @@ impl Life {
         match input {
             Input::Begin => self.begun = true,
             Input::Answered { machine, order, outcome } => self.answered(&machine, order, outcome, now, &mut out),
-            Input::Happened { machine, what } => self.happened(&machine, what, &mut out),
+            Input::Happened {
+                machine,
+                at_unix_ms,
+                what,
+            } => self.happened(&machine, at_unix_ms, what, now, &mut out),
             Input::Nodes { machine, nodes } => self.sync_nodes(&machine, nodes, &mut out),
             Input::MachineLost { machine, since_unix_ms } => self.machine_lost(machine, since_unix_ms, now, &mut out),
-            Input::MachineBack { machine, fresh } => self.machine_back(machine, fresh, &mut out),
+            Input::MachineBack { machine, fresh } => self.machine_back(machine, fresh, now, &mut out),
             Input::PartGone { machine, reason } => self.part_gone(&machine, &reason, now, &mut out),
             Input::Stop { by, grace_ms, force } => self.stop(by, grace_ms, force, now, &mut out),
             Input::Tick => {}
@@ -345,6 +353,7 @@ impl Life {
             Input::Happened {
                 machine,
                 what: Lifecycle::LogsShipped,
+                ..
             } => {
                 if let Some(part) = self.record.parts.get_mut(&machine) {
                     part.logs_shipped = true;

@@ -2,10 +2,11 @@
 
 use dora_remote_protocol::{
     dataflow::{
-        DataflowEvent, DataflowResult, DataflowState, DataflowSummary, FailureCause, NodeFailure, NodeState, NodeStatus,
-        PlacedNode,
+        DataflowEvent, DataflowResult, DataflowState, DataflowSummary, FailureCause, LinkLoss, NodeFailure, NodeState,
+        NodeStatus, PlacedNode,
     },
     ids::{BundleHash, DataflowId, NodeId, RequestId},
+    machine::Restored,
     name::{DataflowName, MachineName},
     refusal::Refusal,
 };
@@ -39,6 +40,8 @@ pub(crate) struct Record {
     /// Whether something failed that is no node's failure.
     pub(crate) broken: bool,
     pub(crate) result: Option<DataflowResult>,
+    /// What each machine does with its part when it does not hear us for long.
+    pub(crate) link_loss: LinkLoss,
 }
 
 /// What came of a start.
@@ -64,10 +67,14 @@ pub(crate) struct Part {
     pub(crate) stop_confirmed: Option<StopForce>,
     /// No process is left.
     pub(crate) ended: bool,
+    /// When the last one ended, by the machine's clock, where it has said so.
+    pub(crate) ended_unix_ms: Option<u64>,
     /// Every log line is here.
     pub(crate) logs_shipped: bool,
     /// Since when the machine cannot be reached.
     pub(crate) unreachable_since_unix_ms: Option<u64>,
+    /// When it last came back from that.
+    pub(crate) restored: Option<Restored>,
 }
 
 /// How hard a stop is.
@@ -102,6 +109,8 @@ impl Record {
             nodes: self.nodes.clone(),
             unreachable: self.unreachable(),
             result: self.result.clone(),
+            link_loss: self.link_loss,
+            restored: self.restored(),
         }
     }
 
@@ -117,6 +126,18 @@ impl Record {
         self.parts.iter().filter_map(missing).collect()
     }
 
+    /// Machines of a live dataflow that could not be reached for a while and are back.
+    fn restored(&self) -> BTreeMap<MachineName, Restored> {
+        if self.state.has_ended() {
+            return BTreeMap::new();
+        }
+        let back = |(name, part): (&MachineName, &Part)| {
+            let restored = part.restored.filter(|_| part.unreachable_since_unix_ms.is_none())?;
+            Some((name.clone(), restored))
+        };
+        self.parts.iter().filter_map(back).collect()
+    }
+
     /// What a newcomer is told before it hears news.
     pub(crate) fn snapshot(&self) -> Vec<DataflowEvent> {
         let mut events = vec![
@@ -128,7 +149,7 @@ impl Record {
             DataflowEvent::State(self.state),
         ];
         let known = self.nodes.iter().filter(|node| node.state != NodeState::Waiting);
-        events.extend(known.cloned().map(DataflowEvent::Node));
+        events.extend(known.cloned().map(|node| DataflowEvent::Node { node, at_unix_ms: None }));
         events.extend(self.unreachable().into_iter().map(|(machine, since)| DataflowEvent::Reach {
             machine,
             unreachable_since_unix_ms: Some(since),
@@ -166,7 +187,10 @@ impl Record {
         } else {
             DataflowState::Failed
         };
-        self.ended_unix_ms = Some(now_unix_ms);
+        let told: Option<Vec<_>> = self.parts.values().map(|part| part.ended_unix_ms).collect();
+        let ended = told.and_then(|told| told.into_iter().max()).unwrap_or(now_unix_ms);
+        // A clock that is wrong does not make it end before it began, or in the future.
+        self.ended_unix_ms = Some(ended.max(self.created_unix_ms).min(now_unix_ms));
         self.result = Some(result.clone());
         result
     }

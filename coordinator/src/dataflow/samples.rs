@@ -2,7 +2,7 @@
 
 use super::record::{Part, Record, StartOutcome};
 use dora_remote_protocol::{
-    dataflow::{DataflowSpec, DataflowState, Files, Labels, NameWish, NodeSpec, NodeState, NodeStatus, PlacedNode},
+    dataflow::{DataflowSpec, DataflowState, Files, Labels, LinkLoss, NameWish, NodeSpec, NodeState, NodeStatus, PlacedNode},
     ids::{DataflowId, RequestId},
     name::MachineName,
 };
@@ -74,6 +74,7 @@ pub(crate) fn record_on(number: u128, name: &str, state: DataflowState, machines
         notes: Vec::new(),
         broken: false,
         result: None,
+        link_loss: LinkLoss::Keep,
     }
 }
 
@@ -97,5 +98,6 @@ pub(crate) fn spec(machines: &[&str]) -> Arc<DataflowSpec> {
         default_machine: None,
         files: Files::OnMachine("/srv/flow".to_owned()),
         uv: false,
+        link_loss: LinkLoss::Keep,
     })
 }

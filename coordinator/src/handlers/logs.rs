@@ -2,7 +2,7 @@
 
 use super::{Desk, leash, note_refusal};
 use crate::{asker::Asker, event::Event, logs::follow};
-use dora_remote_link::{Context, FeedSink, Router};
+use dora_remote_link::{Context, FeedSink, Gone, Router};
 use dora_remote_protocol::{
     cli_to_coordinator::ReadLogs,
     daemon_to_coordinator::{LogsAcked, ShipLogs},
@@ -33,11 +33,20 @@ async fn read(desk: Desk, context: Context, request: ReadLogs, sink: FeedSink<Lo
         reply,
     };
     let read = match desk.brain.ask(find).await {
-        Ok(id) => tokio::select! {
-            biased;
-            refusal = leash::cut(&desk, &asker, id) => Err(refusal),
-            read = follow::serve(&desk.hub, id, &request, &sink, &context.shutdown) => read,
-        },
+        Ok(id) => {
+            let _reader = desk.demand.reader(id);
+            let reading = async {
+                match desk.demand.bring(id, request.follow, &sink).await {
+                    Ok(()) => follow::serve(&desk.hub, id, &request, &sink, &context.shutdown).await,
+                    Err(Gone) => Ok(()),
+                }
+            };
+            tokio::select! {
+                biased;
+                refusal = leash::cut(&desk, &asker, id) => Err(refusal),
+                read = reading => read,
+            }
+        }
         Err(refusal) => Err(refusal),
     };
     note_refusal::<ReadLogs, _>(&desk, &asker, &request.dataflow, &read).await;

@@ -137,7 +137,7 @@ impl Out<'_> {
         match &item {
             LogItem::Lines(lines) => self.told = lines.last,
             LogItem::Gap { next_after, .. } | LogItem::Passed { next_after } => self.told = *next_after,
-            LogItem::CaughtUp | LogItem::Lag { .. } => {}
+            LogItem::CaughtUp | LogItem::Lag { .. } | LogItem::Fetching { .. } | LogItem::Unfetched { .. } => {}
         }
         self.sink.send(item).await
     }

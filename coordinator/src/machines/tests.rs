@@ -1,7 +1,10 @@
 //! The rules of machines, with time as the tests want it.
 
 use super::*;
-use dora_remote_protocol::{dataflow::Labels, machine::MAX_QUARANTINED};
+use dora_remote_protocol::{
+    dataflow::Labels,
+    machine::{LogShipping, MAX_QUARANTINED},
+};
 use uuid::Uuid;
 
 #[test]
@@ -165,6 +168,40 @@ fn silence_is_told_once_and_ends_with_a_word() {
 }
 
 #[test]
+fn a_return_is_remembered_with_the_silence_before_it() {
+    let (mut machines, now) = (Machines::default(), moment());
+    let restored = |machines: &Machines| machines.get(&name("robot")).unwrap().restored;
+    machines.take(claim("robot", 1, 7), now).unwrap();
+    // A connection that is replaced in time is no return.
+    machines
+        .take(claim("robot", 2, 7), later(now, Duration::from_secs(1)))
+        .unwrap();
+    assert_eq!(restored(&machines), None);
+    let silent = later(now, Duration::from_secs(1) + UNREACHABLE_AFTER);
+    machines.tick(silent);
+    machines
+        .heard(&name("robot"), 2, None, later(silent, Duration::from_secs(4)))
+        .unwrap();
+    let first = Restored {
+        unreachable_since_unix_ms: now.unix_ms + 1_000,
+        at_unix_ms: silent.unix_ms + 4_000,
+    };
+    assert_eq!(restored(&machines), Some(first));
+    machines
+        .take(claim("robot", 3, 7), later(silent, Duration::from_secs(5)))
+        .unwrap();
+    assert_eq!(restored(&machines), Some(first), "it stays until the next one");
+    let silent = later(silent, Duration::from_secs(5) + UNREACHABLE_AFTER);
+    machines.tick(silent);
+    machines.take(claim("robot", 4, 7), silent).unwrap();
+    assert_eq!(
+        restored(&machines).unwrap().at_unix_ms,
+        silent.unix_ms,
+        "by another connection"
+    );
+}
+
+#[test]
 fn event_numbers_belong_to_an_instance() {
     let (mut machines, now) = (Machines::default(), moment());
     machines.take(claim("robot", 1, 7), now).unwrap();
@@ -252,6 +289,7 @@ fn claim(text: &str, connection: u64, instance: u128) -> Claim {
             build: "0.1.0".to_owned(),
             platform: "linux x86_64".to_owned(),
             engine: EngineStatus::Starting,
+            logs: LogShipping::Always,
         },
         address: "127.0.0.1:1".to_owned(),
         last_seq: 5,

@@ -9,7 +9,7 @@ use dora_remote_coordinator::{CoordinatorConfig, Options, start};
 use dora_remote_link::{Address, CallError, DialKind, Dialer, Feed, Peer, Speaker};
 use dora_remote_protocol::{
     cli_to_coordinator::{ReadLogs, StartDataflow},
-    dataflow::{DataflowEvent, DataflowRef, DataflowSpec, DataflowState, Files, Labels, NameWish, NodeSpec},
+    dataflow::{DataflowEvent, DataflowRef, DataflowSpec, DataflowState, Files, Labels, LinkLoss, NameWish, NodeSpec},
     identity::{Identity, Role},
     ids::{BootId, DataflowId, InstanceId, RequestId},
     log_line::LogItem,
@@ -237,7 +237,11 @@ pub(crate) async fn lines(feed: &mut Feed<LogItem>, count: usize) -> Vec<(u64, S
         match next(feed).await.unwrap().expect("more lines") {
             LogItem::Lines(packed) => seen.extend(packed.lines().unwrap().into_iter().map(|line| (line.seq, line.text))),
             LogItem::Gap { lines, next_after } => seen.push((next_after, format!("gap of {lines}"))),
-            LogItem::CaughtUp | LogItem::Lag { .. } | LogItem::Passed { .. } => {}
+            LogItem::CaughtUp
+            | LogItem::Lag { .. }
+            | LogItem::Passed { .. }
+            | LogItem::Fetching { .. }
+            | LogItem::Unfetched { .. } => {}
         }
     }
     seen
@@ -257,6 +261,7 @@ pub(crate) fn spec(machines: &[&str]) -> DataflowSpec {
         default_machine: None,
         files: Files::OnMachine("/srv/flow".to_owned()),
         uv: false,
+        link_loss: LinkLoss::Keep,
     }
 }
 

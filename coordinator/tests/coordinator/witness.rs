@@ -16,7 +16,7 @@ use dora_remote_protocol::{
     dataflow::Labels,
     identity::Role,
     ids::InstanceId,
-    machine::{EngineStatus, MachineFacts},
+    machine::{EngineStatus, LogShipping, MachineFacts},
     refusal::{Refusal, RefusalCode},
 };
 use std::{net::SocketAddr, sync::Arc};
@@ -94,6 +94,7 @@ impl Robot {
                 build: "test".to_owned(),
                 platform: "linux x86_64".to_owned(),
                 engine: EngineStatus::Starting,
+                logs: LogShipping::Always,
             },
             runs: Vec::new(),
             last_seq: 0,

@@ -3,7 +3,7 @@
 use super::*;
 use dora_remote_protocol::{
     agent_to_engine::RunOrder,
-    dataflow::{Files, PlacedNode},
+    dataflow::{Files, LinkLoss, PlacedNode},
 };
 use uuid::Uuid;
 
@@ -35,6 +35,7 @@ fn plan(id: DataflowId, machines: &[(&str, &str)]) -> RunPlan {
         outputs: Vec::new(),
         owns_dir: true,
         seat: Seat::default(),
+        link_loss: LinkLoss::Keep,
     }
 }
 

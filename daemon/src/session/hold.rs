@@ -86,7 +86,10 @@ impl Hold<'_> {
                 }
             };
             match answered {
-                Ok(Ok(Ok(()))) => due = Instant::now() + interval(self.view),
+                Ok(Ok(Ok(()))) => {
+                    self.config.heard.now();
+                    due = Instant::now() + interval(self.view);
+                }
                 Ok(Ok(Err(error))) => {
                     debug!(%error, "a heartbeat was refused");
                     peer.close(CloseCode::Done, "a heartbeat was refused");

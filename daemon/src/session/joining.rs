@@ -53,6 +53,7 @@ fn request(config: &SessionConfig, report: JoinReport) -> JoinMachine {
             build: config.keys.speaker().build.clone(),
             platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             engine: config.engine.borrow().clone(),
+            logs: config.orders.demand.shipping(),
         },
         runs: report.runs,
         last_seq: report.last_seq,

@@ -7,7 +7,7 @@ use crate::{
 };
 use dora_remote_protocol::{
     agent_to_engine::RunOrder,
-    dataflow::{Files, PlacedNode},
+    dataflow::{Files, LinkLoss, PlacedNode},
     engine_to_agent::EngineEvent,
     ids::EngineId,
     log_line::LogLevel,
@@ -33,6 +33,7 @@ fn plan(id: DataflowId) -> RunPlan {
         outputs: Vec::new(),
         owns_dir: false,
         seat: Seat::default(),
+        link_loss: LinkLoss::Keep,
     }
 }
 

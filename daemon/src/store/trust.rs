@@ -1,9 +1,13 @@
 //! What the daemon remembers of its coordinator: the last good time, the life of its store, and what was witnessed.
 
 use super::{
-    Fault, HEADS, KEY_COUNTER, KEY_LAST_GOOD, KEY_REVOCATIONS, KEY_STORE_EPOCH, META, Store, StoreError, decode, encode, get, put,
+    Fault, HEADS, KEY_COUNTER, KEY_HEARD, KEY_LAST_GOOD, KEY_REVOCATIONS, KEY_STORE_EPOCH, META, Store, StoreError, decode,
+    encode, get, put,
 };
-use crate::witness::{Contradiction, Heads};
+use crate::{
+    link_loss::HeardRecord,
+    witness::{Contradiction, Heads},
+};
 use dora_remote_protocol::{
     access::{Revocation, RevokeTarget},
     audit::{SignedHead, SignedRevocations},
@@ -46,6 +50,23 @@ impl Store {
     /// The last time that has passed for certain, in milliseconds since the Unix epoch.
     pub(crate) fn last_good(&self) -> Result<Option<u64>, StoreError> {
         self.read(|meta| get(meta, KEY_LAST_GOOD))
+    }
+
+    /// When the coordinator was last heard, while some run must not go on without it.
+    pub(crate) fn heard(&self) -> Result<Option<HeardRecord>, StoreError> {
+        self.read(|meta| get(meta, KEY_HEARD))
+    }
+
+    /// Writes down when the coordinator was last heard, or that it matters to no run.
+    pub(crate) fn set_heard(&self, record: Option<&HeardRecord>) -> Result<(), StoreError> {
+        self.write(|tx| {
+            let mut meta = tx.open_table(META)?;
+            match record {
+                Some(record) => put(&mut meta, KEY_HEARD, record)?,
+                None => drop(meta.remove(KEY_HEARD)?),
+            }
+            Ok(())
+        })
     }
 
     /// Remembers a welcome; gives the life of the coordinator's store that spoke before.

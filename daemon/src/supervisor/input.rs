@@ -13,6 +13,7 @@ use dora_remote_protocol::{
     machine::RunReport,
     refusal::{Refusal, RefusalCode},
 };
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Where the result of an order goes.
@@ -54,6 +55,8 @@ pub(crate) enum Input {
     Forget { dataflow: DataflowId, reply: Reply },
     /// Runs that the coordinator does not want here.
     Unwanted(Vec<DataflowId>),
+    /// The coordinator was not heard for so long.
+    Silence(Duration),
     /// The directory of a run is gone.
     Removed(DataflowId),
     /// All log lines of a run are shipped.
@@ -105,6 +108,10 @@ pub(crate) struct View {
     pub(crate) active: bool,
     /// Whether any run has not ended of the engine in each place.
     pub(crate) busy: [bool; SEATS],
+    /// The shortest silence of the coordinator that ends a run.
+    pub(crate) shortest_silence: Option<Duration>,
+    /// Whether a run is being stopped because of such silence.
+    pub(crate) stops_alone: bool,
 }
 
 impl View {
@@ -117,6 +124,8 @@ impl View {
             last_seq: book.last_seq(),
             active: book.any_alive(),
             busy,
+            shortest_silence: book.shortest_silence(),
+            stops_alone: book.stops_alone(),
         }
     }
 }

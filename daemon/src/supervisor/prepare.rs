@@ -39,7 +39,7 @@ impl Hands {
         if let Some(policy) = &self.policy {
             policy.may_start(&self.machine, &request.by)?;
         }
-        let (dataflow, files) = (request.dataflow, request.files.clone());
+        let (dataflow, files, link_loss) = (request.dataflow, request.files.clone(), request.link_loss);
         let dir = self.workdirs.prepare(dataflow, &files, peer).await?;
         match self.check(request, &dir).await {
             Ok((order, outputs)) => Ok(RunPlan {
@@ -48,6 +48,7 @@ impl Hands {
                 outputs,
                 owns_dir: dir.owned,
                 seat: self.seat,
+                link_loss,
             }),
             Err(refusal) => {
                 clear(dataflow, dir.owned, &self.engine, &self.workdirs).await;

@@ -1,6 +1,6 @@
 //! The sources of one run: the files of its nodes, messages about it, and its build output.
 
-use super::{POLL, series::Series};
+use super::{POLL, drain::Drains, series::Series};
 use crate::{records::LogCursor, store::StoreError, store_thread::StoreHandle};
 use dora_remote_protocol::{
     engine_to_agent::NodeOutput,
@@ -9,7 +9,7 @@ use dora_remote_protocol::{
     log_line::{LogBatch, LogSource},
 };
 use std::{collections::BTreeMap, time::Duration};
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 use tracing::warn;
 
 /// One run that is followed.
@@ -18,6 +18,7 @@ pub(crate) struct Flow {
     nodes: BTreeMap<LogSource, NodeSource>,
     messages: BTreeMap<LogSource, Messages>,
     ended: Option<Instant>,
+    drains: Drains,
 }
 
 #[derive(Debug)]
@@ -66,6 +67,7 @@ impl Flow {
             nodes,
             messages: messages.into(),
             ended: None,
+            drains: Drains::default(),
         }
     }
 
@@ -132,6 +134,9 @@ impl Flow {
                     None
                 }
             };
+            if lines.is_none() {
+                self.drains.is_empty_now(source);
+            }
             let is_full = lines.as_ref().is_some_and(|lines| lines.is_full);
             // A full batch is followed by the next one at once: there is a backlog.
             node.rests_until = (!is_full).then(|| Instant::now() + POLL);
@@ -156,6 +161,7 @@ impl Flow {
         }
         let (Some(first), Some(last)) = (records.first(), records.last()) else {
             messages.more = false;
+            self.drains.is_empty_now(source);
             return Ok(None);
         };
         messages.pending = Some((last.offset, last.at_unix_ms));
@@ -175,6 +181,7 @@ impl Flow {
             if let Err(error) = node.series.acked() {
                 warn!(?source, %error, "the place of shipped log lines cannot be noted; they may be sent again");
             }
+            self.drains.reached(source, node.series.cursor());
             return Some(node.series.cursor().clone());
         }
         let messages = self.messages.get_mut(source)?;
@@ -182,6 +189,14 @@ impl Flow {
         messages.cursor.offset = offset;
         messages.cursor.at_unix_ms = at_unix_ms;
         Some(messages.cursor.clone())
+    }
+
+    /// Tells `done` once every line that exists now is acknowledged.
+    pub(crate) fn drain(&mut self, done: oneshot::Sender<()>) {
+        let nodes = self.nodes.iter().map(|(source, node)| (source, node.series.end().ok()));
+        let messages = self.messages.iter().filter(|(_, m)| m.more).map(|(source, _)| (source, None));
+        let left = nodes.chain(messages).map(|(source, end)| (source.clone(), end)).collect();
+        self.drains.add(left, done);
     }
 
     /// Whether everything that was written is acknowledged.

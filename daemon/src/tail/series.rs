@@ -86,6 +86,15 @@ impl Series {
         &self.cursor
     }
 
+    /// Epoch, and offset behind the last byte that was written.
+    pub(crate) fn end(&self) -> io::Result<(u64, u64)> {
+        let mut offset = self.cursor.offset;
+        for held in &self.files {
+            offset += held.file.metadata()?.len().saturating_sub(held.position);
+        }
+        Ok((self.cursor.epoch, offset))
+    }
+
     /// Whether a batch is under way.
     pub(crate) fn in_flight(&self) -> bool {
         self.pending.is_some()

@@ -4,10 +4,11 @@ use super::*;
 use crate::{book::Book, records::Changes, seat::Seat, store::Store};
 use dora_remote_protocol::{
     agent_to_engine::RunOrder,
-    dataflow::Files,
+    dataflow::{Files, LinkLoss},
     engine_to_agent::{EngineEvent, NodeOutput},
     ids::EngineId,
     log_line::{LogBatch, LogLevel},
+    machine::LogShipping,
 };
 use std::{collections::BTreeMap, fs, io::Write, path::Path};
 use uuid::Uuid;
@@ -37,6 +38,7 @@ fn plan(dataflow: DataflowId, dir: &Path) -> RunPlan {
         outputs: vec![output("a"), output("b"), silent],
         owns_dir: false,
         seat: Seat::default(),
+        link_loss: LinkLoss::Keep,
     }
 }
 
@@ -53,8 +55,12 @@ async fn next(batches: &mut mpsc::Receiver<ShipLogs>) -> LogBatch {
 }
 
 fn start(dir: &Path) -> (TailHandle, TailOutputs, StoreHandle, oneshot::Receiver<()>) {
+    start_with(dir, Demand::new(LogShipping::Always))
+}
+
+fn start_with(dir: &Path, demand: Demand) -> (TailHandle, TailOutputs, StoreHandle, oneshot::Receiver<()>) {
     let (store, closed) = StoreHandle::start(Store::open(&dir.join("d.redb")).unwrap()).unwrap();
-    let (tail, outputs) = TailHandle::start(store.clone()).unwrap();
+    let (tail, outputs) = TailHandle::start(store.clone(), demand).unwrap();
     (tail, outputs, store, closed)
 }
 
@@ -156,4 +162,35 @@ async fn messages_come_in_order_and_dropped_ones_are_counted() {
         ack(&tail, &batch).await;
     }
     assert_eq!(lost, 5);
+}
+
+#[tokio::test]
+async fn lines_wait_for_somebody_who_wants_them_and_then_none_is_skipped() {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = plan(DataflowId(Uuid::now_v7()), dir.path());
+    let id = plan.order.dataflow;
+    write(dir.path(), "a", 0..3_000);
+    let demand = Demand::new(LogShipping::OnDemand);
+    let (tail, mut outputs, _store, _closed) = start_with(dir.path(), demand.clone());
+    follow(&tail, &plan, true).await;
+    tail.drained(DataflowId(Uuid::now_v7())).await;
+    let waiting = tokio::spawn({
+        let tail = tail.clone();
+        async move { tail.drained(id).await }
+    });
+    // Longer than the pause before an ended run counts as complete, and than many looks at the files.
+    assert!(timeout(SETTLE * 2, outputs.batches.recv()).await.is_err(), "nobody wants any");
+    assert!(outputs.shipped.try_recv().is_err() && !waiting.is_finished());
+    demand.lease(id, Duration::from_secs(30), std::time::Instant::now());
+    let mut texts = Vec::new();
+    while texts.len() < 3_000 {
+        let batch = next(&mut outputs.batches).await;
+        assert_eq!(batch.lost_before, 0);
+        texts.extend(batch.records.iter().map(|record| record.text.clone()));
+        ack(&tail, &batch).await;
+    }
+    assert_eq!(texts, (0..3_000).map(|n| format!("a{n}")).collect::<Vec<_>>());
+    timeout(PATIENCE, waiting).await.unwrap().unwrap();
+    timeout(PATIENCE, tail.drained(id)).await.unwrap();
+    assert_eq!(timeout(PATIENCE, outputs.shipped.recv()).await.unwrap(), Some(id));
 }

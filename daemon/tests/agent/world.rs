@@ -10,8 +10,9 @@ use dora_remote_daemon::{DaemonConfig, DaemonError, OnRevoked, Policy};
 use dora_remote_link::{Address, CallError, EndpointSecrets, Peer};
 use dora_remote_protocol::{
     coordinator_to_daemon::{PrepareRun, SpawnRun, StopRun},
-    dataflow::{Files, Labels, PlacedNode},
+    dataflow::{Files, Labels, LinkLoss, PlacedNode},
     ids::DataflowId,
+    machine::LogShipping,
     refusal::RefusalCode,
     request::Request,
 };
@@ -44,6 +45,8 @@ pub(crate) struct World {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) on_revoked: OnRevoked,
     coordinator: Option<Coordinator>,
+    /// When the next daemon ships log lines.
+    pub(crate) logs: LogShipping,
     /// What the next daemon lets others start.
     pub(crate) policy: Option<Policy>,
     /// Variables that the next engine gets.
@@ -80,6 +83,7 @@ impl World {
             address: coordinator.address,
             coordinator: Some(coordinator),
             policy: None,
+            logs: LogShipping::Always,
             env: Vec::new(),
             dir,
             trust,
@@ -137,6 +141,7 @@ impl World {
             clock: Arc::clone(&self.clock),
             on_revoked: self.on_revoked,
             policy: self.policy.clone(),
+            logs: self.logs,
         };
         let end = CancellationToken::new();
         let task = tokio::spawn(dora_remote_daemon::run(config, end.clone()));
@@ -201,6 +206,7 @@ impl World {
             files: Files::OnMachine(dir.to_str().expect("text").to_owned()),
             uv: false,
             by: "spiffe://lab/operator/olga".to_owned(),
+            link_loss: LinkLoss::Keep,
         }
     }
 

@@ -290,7 +290,11 @@ fn shown(items: &[LogItem]) -> Vec<String> {
         match item {
             LogItem::Lines(lines) => shown.extend(lines.lines().unwrap().into_iter().map(|line| line.text)),
             LogItem::Gap { lines, next_after } => shown.push(format!("gap of {lines}, then {next_after}")),
-            LogItem::CaughtUp | LogItem::Lag { .. } | LogItem::Passed { .. } => panic!("no business of a store: {item:?}"),
+            LogItem::CaughtUp
+            | LogItem::Lag { .. }
+            | LogItem::Passed { .. }
+            | LogItem::Fetching { .. }
+            | LogItem::Unfetched { .. } => panic!("no business of a store: {item:?}"),
         }
     }
     shown

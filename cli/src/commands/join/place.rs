@@ -171,7 +171,8 @@ impl Wish {
             let entry = Entry {
                 coordinator_addr: coordinator.clone(),
                 identity: Some(dir.to_owned()),
-                machine: known.and_then(|(_, entry)| entry.machine),
+                machine: known.as_ref().and_then(|(_, entry)| entry.machine.clone()),
+                on_link_loss: known.and_then(|(_, entry)| entry.on_link_loss),
             };
             contexts.contexts.insert(name.clone(), entry);
             if self.make_current || contexts.current.is_none() {

@@ -5,23 +5,32 @@ use crate::moment::Moment;
 use dora_remote_protocol::{
     dataflow::{DataflowEvent, DataflowState, FailureCause, NodeFailure, NodeState, NodeStatus},
     ids::NodeId,
-    machine::Lifecycle,
+    machine::{Lifecycle, Restored},
     name::MachineName,
     refusal::{Refusal, RefusalCode},
 };
 
 impl Life {
-    pub(super) fn happened(&mut self, machine: &MachineName, what: Lifecycle, out: &mut Vec<Command>) {
+    pub(super) fn happened(
+        &mut self,
+        machine: &MachineName,
+        at_unix_ms: u64,
+        what: Lifecycle,
+        now: Moment,
+        out: &mut Vec<Command>,
+    ) {
         let several = self.is_over_several_machines();
         let Some(part) = self.record.parts.get_mut(machine) else {
             return;
         };
         out.push(Command::Save);
         match what {
-            Lifecycle::NodeStarted { node, pid } => self.node(machine, &node, NodeState::Running, Some(pid), out),
+            Lifecycle::NodeStarted { node, pid } => {
+                self.node(machine, &node, NodeState::Running, Some(pid), Some(at_unix_ms), out)
+            }
             Lifecycle::NodeStopped { node, clean } => {
                 let state = if clean { NodeState::Stopped } else { NodeState::Failed };
-                self.node(machine, &node, state, None, out);
+                self.node(machine, &node, state, None, Some(at_unix_ms), out);
             }
             Lifecycle::BarrierReached { exited_before_subscribe } => part.barrier = Some(exited_before_subscribe),
             Lifecycle::Finished { failures, note } => {
@@ -29,6 +38,7 @@ impl Life {
                     return;
                 }
                 part.ended = true;
+                part.ended_unix_ms = Some(at_unix_ms);
                 if let Some(wire) = self.wires.get_mut(machine) {
                     wire.not_before = None;
                 }
@@ -36,7 +46,7 @@ impl Life {
                     return;
                 }
                 let failed = !failures.is_empty();
-                self.fail_nodes(failures, out);
+                self.fail_nodes(failures, Some(at_unix_ms), out);
                 if !note.is_empty() {
                     self.record.notes.push(format!("machine `{machine}`: {note}"));
                 }
@@ -51,12 +61,42 @@ impl Life {
                 }
             }
             Lifecycle::LogsShipped => part.logs_shipped = true,
+            Lifecycle::LinkLost { silent_ms } => self.link_lost(machine, at_unix_ms, silent_ms, now, out),
+        }
+    }
+
+    /// A machine has begun to stop its part by itself. Its end is reported on its own.
+    fn link_lost(&mut self, machine: &MachineName, at_unix_ms: u64, silent_ms: u64, now: Moment, out: &mut Vec<Command>) {
+        out.push(Command::Tell(DataflowEvent::LinkLost {
+            machine: machine.clone(),
+            at_unix_ms,
+            silent_ms,
+        }));
+        let seconds = silent_ms / 1000;
+        let reason =
+            format!("its link-loss policy stopped it on `{machine}`, which did not hear the coordinator for {seconds} s");
+        if self.undo.is_some() {
+            return;
+        }
+        if self.record.state < DataflowState::Running {
+            self.start_undo(Refusal::new(RefusalCode::MachineUnreachable, reason), now, out);
+            return;
+        }
+        // Who has asked for the end gets it, in whichever way.
+        self.record.broken |= self.record.stop.as_ref().is_none_or(|stop| stop.by.is_none());
+        self.record.notes.push(reason);
+        if self.record.state == DataflowState::Running {
+            if self.is_over_several_machines() {
+                self.stop_the_rest("the other machines were stopped therefore".to_owned(), out);
+            } else {
+                self.enter(DataflowState::Stopping, out);
+            }
         }
     }
 
     pub(super) fn sync_nodes(&mut self, machine: &MachineName, nodes: Vec<NodeStatus>, out: &mut Vec<Command>) {
         for node in nodes {
-            self.node(machine, &node.id, node.state, node.pid, out);
+            self.node(machine, &node.id, node.state, node.pid, None, out);
         }
     }
 
@@ -82,7 +122,7 @@ impl Life {
         }
     }
 
-    pub(super) fn machine_back(&mut self, machine: MachineName, fresh: bool, out: &mut Vec<Command>) {
+    pub(super) fn machine_back(&mut self, machine: MachineName, fresh: bool, now: Moment, out: &mut Vec<Command>) {
         let Some((part, wire)) = self.record.parts.get_mut(&machine).zip(self.wires.get_mut(&machine)) else {
             return;
         };
@@ -91,7 +131,11 @@ impl Life {
         }
         wire.is_cut = false;
         wire.not_before = None;
-        if part.unreachable_since_unix_ms.take().is_some() {
+        if let Some(unreachable_since_unix_ms) = part.unreachable_since_unix_ms.take() {
+            part.restored = Some(Restored {
+                unreachable_since_unix_ms,
+                at_unix_ms: now.unix_ms,
+            });
             out.push(Command::Save);
             out.push(Command::Tell(DataflowEvent::Reach {
                 machine,
@@ -120,7 +164,7 @@ impl Life {
             exit: "unknown".to_owned(),
         });
         let failures = failures.collect();
-        self.fail_nodes(failures, out);
+        self.fail_nodes(failures, None, out);
         self.record.broken = true;
         self.record.notes.push(format!("machine `{machine}`: {reason}"));
         out.push(Command::Save);
@@ -138,7 +182,16 @@ impl Life {
         }
     }
 
-    fn node(&mut self, machine: &MachineName, id: &NodeId, state: NodeState, pid: Option<u32>, out: &mut Vec<Command>) {
+    /// `at_unix_ms`: when that was, by the machine's clock, where it has said so.
+    fn node(
+        &mut self,
+        machine: &MachineName,
+        id: &NodeId,
+        state: NodeState,
+        pid: Option<u32>,
+        at_unix_ms: Option<u64>,
+        out: &mut Vec<Command>,
+    ) {
         let known = self
             .record
             .nodes
@@ -148,14 +201,24 @@ impl Life {
             && (node.state, node.pid) != (state, pid)
         {
             (node.state, node.pid) = (state, pid);
-            out.push(Command::Tell(DataflowEvent::Node(node.clone())));
+            out.push(Command::Tell(DataflowEvent::Node {
+                node: node.clone(),
+                at_unix_ms,
+            }));
             out.push(Command::Save);
         }
     }
 
-    fn fail_nodes(&mut self, failures: Vec<NodeFailure>, out: &mut Vec<Command>) {
+    fn fail_nodes(&mut self, failures: Vec<NodeFailure>, at_unix_ms: Option<u64>, out: &mut Vec<Command>) {
         for failure in failures {
-            self.node(&failure.machine.clone(), &failure.node.clone(), NodeState::Failed, None, out);
+            self.node(
+                &failure.machine.clone(),
+                &failure.node.clone(),
+                NodeState::Failed,
+                None,
+                at_unix_ms,
+                out,
+            );
             if !self.record.failures.iter().any(|known| known.node == failure.node) {
                 self.record.failures.push(failure);
             }

@@ -14,6 +14,8 @@ use dora_remote_protocol::{
 use proptest::prelude::*;
 use std::time::{Duration, Instant};
 
+mod link_loss;
+
 #[test]
 fn one_machine_runs_without_a_barrier() {
     let mut flow = Flow::new(&["a"]);
@@ -313,6 +315,7 @@ enum Act {
     Finish(bool, bool),
     Lost(bool),
     Back(bool),
+    LinkLost(bool),
     Gone(bool),
     Stop(bool),
     Pass(u64),
@@ -333,6 +336,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => any::<bool>().prop_map(Act::Lost),
         2 => any::<bool>().prop_map(Act::Back),
         1 => any::<bool>().prop_map(Act::Gone),
+        1 => any::<bool>().prop_map(Act::LinkLost),
         1 => any::<bool>().prop_map(Act::Stop),
         1 => (0_u64..40).prop_map(Act::Pass),
     ]
@@ -364,6 +368,7 @@ proptest! {
                 Act::Lost(which) => flow.lost(name(which)),
                 Act::Back(which) => flow.back(name(which)),
                 Act::Gone(which) => flow.step(Input::PartGone { machine: samples::machine(name(which)), reason: "gone".to_owned() }),
+                Act::LinkLost(which) => flow.link_lost(name(which)),
                 Act::Stop(force) => flow.stop(force),
                 Act::Pass(secs) => flow.pass(Duration::from_secs(secs)),
             };
@@ -452,6 +457,7 @@ impl Flow {
     fn barrier(&mut self, machine: &str, exited: &[&str]) -> Vec<String> {
         self.step(Input::Happened {
             machine: samples::machine(machine),
+            at_unix_ms: 900,
             what: Lifecycle::BarrierReached {
                 exited_before_subscribe: exited.iter().map(|node| node.parse().unwrap()).collect(),
             },
@@ -461,10 +467,19 @@ impl Flow {
     fn finish(&mut self, machine: &str, failures: Vec<NodeFailure>) -> Vec<String> {
         self.step(Input::Happened {
             machine: samples::machine(machine),
+            at_unix_ms: 900,
             what: Lifecycle::Finished {
                 failures,
                 note: String::new(),
             },
+        })
+    }
+
+    fn link_lost(&mut self, machine: &str) -> Vec<String> {
+        self.step(Input::Happened {
+            machine: samples::machine(machine),
+            at_unix_ms: 850,
+            what: Lifecycle::LinkLost { silent_ms: 30_400 },
         })
     }
 

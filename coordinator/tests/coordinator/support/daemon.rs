@@ -5,11 +5,11 @@ use dora_remote_link::{CallError, CloseCode, Dialer, Peer, Router};
 use dora_remote_protocol::{
     coordinator_to_daemon::{ForgetRun, Ping, PrepareRun, ReleaseBarrier, SpawnRun, StopRun},
     daemon_to_coordinator::{EventsAcked, JoinMachine, Joined, ReportEvents, ShipLogs},
-    dataflow::{Labels, NodeState, NodeStatus},
+    dataflow::{Labels, LinkLoss, NodeState, NodeStatus},
     identity::Role,
     ids::{BootId, DataflowId, InstanceId},
     log_line::{LogBatch, LogRecord, LogSource, LogStream},
-    machine::{EngineStatus, Lifecycle, LifecycleEvent, MachineFacts, RunPhase, RunReport},
+    machine::{EngineStatus, Lifecycle, LifecycleEvent, LogShipping, MachineFacts, RunPhase, RunReport},
     refusal::{Changed, Refusal, RefusalCode},
 };
 use std::{
@@ -89,6 +89,7 @@ impl Daemon {
                 build: "test".to_owned(),
                 platform: "linux x86_64".to_owned(),
                 engine: EngineStatus::Starting,
+                logs: LogShipping::Always,
             },
             runs: memory.runs.clone(),
             last_seq: memory.last_seq,
@@ -178,6 +179,7 @@ impl Daemon {
                     state: NodeState::Running,
                     pid: Some(7),
                 }],
+                link_loss: LinkLoss::Keep,
             }],
             ..before.clone()
         }
