@@ -7,6 +7,7 @@ mod contexts;
 mod level;
 #[cfg(feature = "server")]
 mod servers;
+mod size;
 
 pub use access::{Invite, InviteList, InviteRevoke, InviteRole, InviteVerb, Invites, Join, Locally, Revoke};
 pub use audit::Audit;

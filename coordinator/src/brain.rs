@@ -216,8 +216,12 @@ impl Brain {
                 machine,
                 connection,
                 engine,
+                disk,
                 reply,
             } => {
+                if let Some(disk) = disk {
+                    self.machines.set_disk(&machine, connection, disk);
+                }
                 let heard = self.heard(&machine, connection, Some(engine), now).map(|_| ());
                 drop(reply.send(heard));
             }

@@ -12,7 +12,7 @@ use dora_remote_protocol::{
     daemon_to_coordinator::{EventsAcked, JoinMachine, Joined},
     dataflow::{DataflowEvent, DataflowRef, DataflowSummary},
     ids::{BundleHash, DataflowId},
-    machine::{EngineStatus, LifecycleEvent, MachineSummary},
+    machine::{DiskUse, EngineStatus, LifecycleEvent, MachineSummary},
     name::MachineName,
     refusal::{Refusal, RefusalCode},
 };
@@ -42,6 +42,7 @@ pub(crate) enum Event {
         machine: MachineName,
         connection: u64,
         engine: EngineStatus,
+        disk: Option<DiskUse>,
         reply: Reply<()>,
     },
     /// A daemon brings lifecycle events.

@@ -12,7 +12,7 @@ use crate::{dataflow::placement::Candidate, moment::Moment, view::View};
 use dora_remote_protocol::{
     ids::{BootId, InstanceId},
     limits::{HEARTBEAT_IDLE, MAX_MACHINES, UNREACHABLE_AFTER},
-    machine::{EngineStatus, MachineFacts, Quarantine, Reach, Restored},
+    machine::{DiskUse, EngineStatus, MachineFacts, Quarantine, Reach, Restored},
     name::MachineName,
     refusal::{Refusal, RefusalCode},
 };
@@ -98,6 +98,8 @@ struct Entry {
     is_stale: bool,
     /// Others that came with its identity and were refused.
     twins: Twins,
+    /// What it last said of its disk. Not stored: it says it again.
+    disk: Option<DiskUse>,
 }
 
 impl Machines {
@@ -112,6 +114,7 @@ impl Machines {
                 is_deaf: false,
                 is_stale: false,
                 twins: Twins::default(),
+                disk: None,
                 record,
             };
             (key(&entry.record.name), entry)
@@ -206,6 +209,22 @@ impl Machines {
     pub(crate) fn quarantined(&self, name: &MachineName, now: Moment) -> Vec<Quarantine> {
         let entry = self.known.get(&key(name));
         entry.map(|entry| entry.twins.of_late(now)).unwrap_or_default()
+    }
+
+    /// Notes what a machine says of its disk, if it is in use.
+    pub(crate) fn set_disk(&mut self, name: &MachineName, connection: u64, disk: DiskUse) {
+        if let Some(entry) = self
+            .known
+            .get_mut(&key(name))
+            .filter(|entry| entry.connection == Some(connection))
+        {
+            entry.disk = Some(disk);
+        }
+    }
+
+    /// What a machine last said of its disk.
+    pub(crate) fn disk(&self, name: &MachineName) -> Option<DiskUse> {
+        self.known.get(&key(name))?.disk.clone()
     }
 
     /// Notes that a machine was heard; true when its silence had been told.
@@ -328,6 +347,7 @@ impl Entry {
             is_deaf: false,
             is_stale: false,
             twins: Twins::default(),
+            disk: None,
             record: MachineRecord {
                 name: claim.name,
                 facts: claim.facts,

@@ -244,6 +244,9 @@ impl Book {
             EngineEvent::Message { source, level, text } => {
                 add_message(run, dataflow, source, level, text, at_unix_ms, changes);
             }
+            // Once the lines are called complete, a late loss would belie it.
+            EngineEvent::LinesLost { .. } if run.state.logs_shipped => {}
+            EngineEvent::LinesLost { node, lines } => changes.lost.push((dataflow, node, lines)),
             EngineEvent::MessagesDropped { count } => {
                 let text = format!("{count} messages of the engine were dropped while its agent was away");
                 add_message(run, dataflow, LogSource::Machine, LogLevel::Warn, text, at_unix_ms, changes);

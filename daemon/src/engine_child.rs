@@ -38,6 +38,8 @@ pub(crate) struct ChildConfig {
     pub(crate) labels: Labels,
     /// Names of further variables that the engine and its nodes get; `*` stands for any run of characters.
     pub(crate) pass_env: Vec<String>,
+    /// Bytes that the log files of one node may have together, unless its descriptor says it.
+    pub(crate) node_log_bytes: u64,
     /// Variables that the engine and its nodes get whatever the daemon's environment says.
     pub(crate) env: Vec<(String, String)>,
 }
@@ -61,7 +63,9 @@ impl ChildConfig {
             .arg("--state")
             .arg(&self.dir)
             .arg("--machine")
-            .arg(self.machine.as_str());
+            .arg(self.machine.as_str())
+            .arg("--node-log-bytes")
+            .arg(self.node_log_bytes.to_string());
         for (key, value) in &self.labels {
             command.arg("--label").arg(format!("{key}={value}"));
         }

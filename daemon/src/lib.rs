@@ -14,6 +14,7 @@
 mod book;
 mod clock;
 mod demand;
+mod disk;
 mod engine_child;
 mod engine_client;
 mod engine_keeper;
@@ -40,6 +41,7 @@ mod unpack;
 mod witness;
 mod workdir;
 
+pub use disk::DiskCaps;
 pub use on_revoked::OnRevoked;
 pub use policy::{Policy, PolicyError};
 pub use run::{DaemonConfig, DaemonError, run, run_and_tell};

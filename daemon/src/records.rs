@@ -7,7 +7,7 @@ use dora_remote_protocol::{
     agent_to_engine::RunOrder,
     dataflow::{Files, LinkLoss, NodeStatus},
     engine_to_agent::NodeOutput,
-    ids::{BootId, DataflowId, EngineId},
+    ids::{BootId, DataflowId, EngineId, NodeId},
     log_line::{LogRecord, LogSource},
     machine::{LifecycleEvent, RunPhase},
 };
@@ -85,6 +85,12 @@ pub(crate) struct LogCursor {
     pub(crate) at_unix_ms: u64,
     /// Where that is in the files; none for messages.
     pub(crate) place: Option<FilePlace>,
+    /// Lines that are lost at that offset and are being told of; 0 once that is acknowledged.
+    pub(crate) gap: u64,
+    /// Lines that could not be written and were told of, from the beginning of the run on.
+    pub(crate) failed_told: u64,
+    /// Lines behind the place that were given up for their space, and not told of yet.
+    pub(crate) dropped: u64,
 }
 
 impl Default for LogCursor {
@@ -96,6 +102,9 @@ impl Default for LogCursor {
             offset: 0,
             at_unix_ms: 0,
             place: None,
+            gap: 0,
+            failed_told: 0,
+            dropped: 0,
         }
     }
 }
@@ -183,6 +192,8 @@ pub(crate) struct Changes {
     pub(crate) states: Vec<(DataflowId, RunState)>,
     /// New messages.
     pub(crate) messages: Vec<MessageRow>,
+    /// Lines that could not be written, by node.
+    pub(crate) lost: Vec<(DataflowId, NodeId, u64)>,
     /// Runs that are forgotten, with their cursors and messages.
     pub(crate) removed: Vec<DataflowId>,
 }

@@ -3,6 +3,7 @@
 use crate::{
     book::Book,
     demand::Demand,
+    disk::{Disk, DiskCaps, DiskWatch},
     engine_child::ChildConfig,
     engine_client::{EngineHandle, Switchboard},
     engine_keeper::Keeper,
@@ -82,6 +83,8 @@ pub struct DaemonConfig {
     pub clock: Arc<dyn Clock>,
     /// What becomes of the runs when this machine is shut out.
     pub on_revoked: OnRevoked,
+    /// How much of the machine's disk may be used.
+    pub disk: DiskCaps,
     /// What may be started on this machine; without one, everything that the coordinator orders.
     pub policy: Option<Policy>,
     /// When log lines are shipped.
@@ -171,7 +174,9 @@ pub async fn run_and_tell(
     let seats = Allotment::of(&left.collect::<Vec<_>>(), processes::program(&config.exe));
     let demand = Demand::new(config.logs);
     let (store, store_closed) = StoreHandle::start(store).map_err(DaemonError::Thread)?;
-    let (tail, tail_outputs) = TailHandle::start(store.clone(), demand.clone()).map_err(DaemonError::Thread)?;
+    let disk = Arc::new(Disk::new(&config.state_dir, config.disk));
+    let (tail, tail_outputs) =
+        TailHandle::start(store.clone(), demand.clone(), Arc::clone(&disk)).map_err(DaemonError::Thread)?;
     let TailOutputs {
         batches,
         shipped,
@@ -183,13 +188,14 @@ pub async fn run_and_tell(
     let switchboards: [Switchboard; SEATS] = std::array::from_fn(|_| Switchboard::new());
     let engines = Engines::new(&switchboards, seats.present);
     let engine = engines.line(seats.present).clone();
+    let workdirs = Workdirs::new(dir.runs(), machine.clone(), Arc::clone(&disk));
     let parts = Parts {
         book,
         machine: machine.clone(),
         store: store.clone(),
         tail: tail.clone(),
         engines,
-        workdirs: Workdirs::new(dir.runs(), machine.clone()),
+        workdirs: workdirs.clone(),
         policy: config.policy.map(Arc::new),
         logs: config.logs,
         tasks: tasks.clone(),
@@ -205,6 +211,7 @@ pub async fn run_and_tell(
         labels: config.labels.clone(),
         pass_env: config.pass_env,
         env: config.env,
+        node_log_bytes: config.disk.node_log_bytes,
     };
     let keepers = Seat::all().zip(switchboards).map(|(seat, switchboard)| Keeper {
         seat,
@@ -244,6 +251,7 @@ pub async fn run_and_tell(
         labels: config.labels,
         store: store.clone(),
         engine: engine_view.clone(),
+        disk: Arc::clone(&disk),
         on_revoked: config.on_revoked,
         heard: heard.clone(),
     };
@@ -276,6 +284,13 @@ pub async fn run_and_tell(
     start(&tasks, "link-loss", &failed, watching);
     tasks.spawn("standing", standing::follow(peers.clone(), standing.clone()));
     tasks.spawn("shipper", shipper::run(batches, peers, tail.clone()));
+    let watch = DiskWatch {
+        disk,
+        database: dir.database(),
+        workdirs,
+        supervisor: handle.clone(),
+    };
+    tasks.spawn("disk", watch.run());
     tasks.spawn("shipped", tell_shipped(shipped, handle.clone()));
     start(&tasks, "tail", &failed, async move {
         match tail_ended.await {

@@ -19,7 +19,8 @@ mod way;
 pub(crate) use keys::{Keys, load_credentials};
 
 use crate::{
-    handlers::Orders, link_loss::Heard, on_revoked::OnRevoked, store::StoreError, store_thread::StoreHandle, supervisor::View,
+    disk::Disk, handlers::Orders, link_loss::Heard, on_revoked::OnRevoked, store::StoreError, store_thread::StoreHandle,
+    supervisor::View,
 };
 use dora_remote_certs::{Clock, FloorClock};
 use dora_remote_link::{Address, CallError, CloseCode, Dialer, NetworkChange, NetworkWatch, Peer, Tasks};
@@ -56,6 +57,8 @@ pub(crate) struct SessionConfig {
     pub(crate) store: StoreHandle,
     /// The engine.
     pub(crate) engine: watch::Receiver<EngineStatus>,
+    /// What is told of the disk.
+    pub(crate) disk: Arc<Disk>,
     /// What becomes of the runs when this machine is shut out.
     pub(crate) on_revoked: OnRevoked,
     /// Where answers of the coordinator are noted.

@@ -16,7 +16,7 @@ use crate::{
     seat::Seat,
 };
 use dora_remote_protocol::{
-    ids::{DataflowId, InstanceId},
+    ids::{DataflowId, InstanceId, NodeId},
     log_line::{LogRecord, LogSource},
     machine::LifecycleEvent,
 };
@@ -24,6 +24,7 @@ use fault::Fault;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
+    cell::{Ref, RefCell},
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
@@ -42,6 +43,8 @@ const STATES: TableDefinition<u128, &[u8]> = TableDefinition::new("states");
 const CURSORS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("cursors");
 /// Key: the run's id, 0 for machine or 1 for build, the number, all big-endian.
 const MESSAGES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("messages");
+/// Lines that could not be written. Key: the run's id, then the node's id.
+const LOST: TableDefinition<&[u8], u64> = TableDefinition::new("lost");
 /// Key: see `KeptHead::number`.
 const HEADS: TableDefinition<u64, &[u8]> = TableDefinition::new("heads");
 
@@ -59,7 +62,8 @@ const KEY_HEARD: &str = "heard";
 
 /// The daemon's database.
 pub(crate) struct Store {
-    db: Database,
+    /// None after a failure, which the database does not get over: it is opened anew then.
+    db: RefCell<Option<Database>>,
     path: PathBuf,
 }
 
@@ -82,7 +86,7 @@ impl Store {
             source: Box::new(source.into()),
         })?;
         let store = Self {
-            db,
+            db: RefCell::new(Some(db)),
             path: path.to_owned(),
         };
         store.write(|tx| {
@@ -101,6 +105,7 @@ impl Store {
             tx.open_table(STATES)?;
             tx.open_table(CURSORS)?;
             tx.open_table(MESSAGES)?;
+            tx.open_table(LOST)?;
             tx.open_table(HEADS)?;
             Ok(())
         })?;
@@ -150,7 +155,7 @@ impl Store {
     /// Reads what the supervisor starts from.
     pub(crate) fn load(&self) -> Result<Loaded, StoreError> {
         let read = || -> Result<Loaded, Fault> {
-            let tx = self.db.begin_read()?;
+            let tx = self.db()?.begin_read()?;
             let meta = tx.open_table(META)?;
             let plans = tx.open_table(PLANS)?;
             let mut runs = BTreeMap::new();
@@ -202,12 +207,19 @@ impl Store {
                     messages.remove(message_key(row.dataflow, &row.source, oldest).as_slice())?;
                 }
             }
+            let mut lost = tx.open_table(LOST)?;
+            for (id, node, lines) in &changes.lost {
+                let key = lost_key(*id, node);
+                let known = lost.get(key.as_slice())?.map_or(0, |row| row.value());
+                lost.insert(key.as_slice(), known + lines)?;
+            }
             let mut cursors = tx.open_table(CURSORS)?;
             for id in &changes.removed {
                 plans.remove(id.0.as_u128())?;
                 states.remove(id.0.as_u128())?;
                 remove_prefix(&mut cursors, id.0.as_bytes())?;
                 remove_prefix(&mut messages, id.0.as_bytes())?;
+                remove_prefix(&mut lost, id.0.as_bytes())?;
             }
             Ok(())
         })
@@ -216,7 +228,7 @@ impl Store {
     /// Lifecycle events above `after`, oldest first: at most `max_events`, and no more after `max_bytes`.
     pub(crate) fn outbox(&self, after: u64, max_events: usize, max_bytes: usize) -> Result<Vec<LifecycleEvent>, StoreError> {
         let read = || -> Result<Vec<LifecycleEvent>, Fault> {
-            let outbox = self.db.begin_read()?.open_table(OUTBOX)?;
+            let outbox = self.db()?.begin_read()?.open_table(OUTBOX)?;
             let (mut events, mut bytes) = (Vec::new(), 0);
             for row in outbox.range(after.saturating_add(1)..)? {
                 let (_, event) = row?;
@@ -245,10 +257,29 @@ impl Store {
         })
     }
 
+    /// How many lines of the nodes of one run could not be written.
+    pub(crate) fn lost(&self, dataflow: DataflowId) -> Result<Vec<(LogSource, u64)>, StoreError> {
+        let read = || -> Result<_, Fault> {
+            let lost = self.db()?.begin_read()?.open_table(LOST)?;
+            let prefix = dataflow.0.as_bytes().as_slice();
+            let mut found = Vec::new();
+            for row in lost.range(prefix..)? {
+                let (key, lines) = row?;
+                let Some(node) = key.value().strip_prefix(prefix) else {
+                    break;
+                };
+                let node = std::str::from_utf8(node).ok().and_then(|node| node.parse().ok());
+                found.extend(node.map(|node| (LogSource::Node(node), lines.value())));
+            }
+            Ok(found)
+        };
+        read().map_err(|fault| self.fault(fault))
+    }
+
     /// The log cursors of one run.
     pub(crate) fn cursors(&self, dataflow: DataflowId) -> Result<Vec<(LogSource, LogCursor)>, StoreError> {
         let read = || -> Result<_, Fault> {
-            let cursors = self.db.begin_read()?.open_table(CURSORS)?;
+            let cursors = self.db()?.begin_read()?.open_table(CURSORS)?;
             let prefix = dataflow.0.as_bytes().as_slice();
             let mut found = Vec::new();
             for row in cursors.range(prefix..)? {
@@ -294,7 +325,7 @@ impl Store {
         max_bytes: usize,
     ) -> Result<Vec<LogRecord>, StoreError> {
         let read = || -> Result<_, Fault> {
-            let messages = self.db.begin_read()?.open_table(MESSAGES)?;
+            let messages = self.db()?.begin_read()?.open_table(MESSAGES)?;
             let (first, last) = (
                 message_key(dataflow, source, after.saturating_add(1)),
                 message_key(dataflow, source, u64::MAX),
@@ -315,7 +346,7 @@ impl Store {
 
     fn write<T>(&self, change: impl FnOnce(&WriteTransaction) -> Result<T, Fault>) -> Result<T, StoreError> {
         let run = || {
-            let tx = self.db.begin_write()?;
+            let tx = self.db()?.begin_write()?;
             let value = change(&tx)?;
             tx.commit()?;
             Ok(value)
@@ -327,14 +358,27 @@ impl Store {
         &self,
         look: impl FnOnce(&redb::ReadOnlyTable<&'static str, &'static [u8]>) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
-        let run = || look(&self.db.begin_read()?.open_table(META)?);
+        let run = || look(&self.db()?.begin_read()?.open_table(META)?);
         run().map_err(|fault| self.fault(fault))
+    }
+
+    /// The database, opened anew if it has failed.
+    fn db(&self) -> Result<Ref<'_, Database>, Fault> {
+        if self.db.borrow().is_none() {
+            self.db.replace(Some(Database::create(&self.path)?));
+        }
+        Ref::filter_map(self.db.borrow(), Option::as_ref).map_err(|_| Fault::Missing { what: "open file" })
     }
 
     fn fault(&self, fault: Fault) -> StoreError {
         let path = self.path.clone();
         match fault {
-            Fault::Database(source) => StoreError::Io { path, source },
+            Fault::Database(source) => {
+                if fault::is_full(&source) {
+                    self.db.replace(None);
+                }
+                StoreError::Io { path, source }
+            }
             Fault::Record(source) => StoreError::Record { path, source },
             Fault::Format { found } => StoreError::Format { path, found },
             Fault::Missing { what } => StoreError::Missing { path, what },
@@ -362,6 +406,12 @@ fn put<T: Serialize>(meta: &mut redb::Table<'_, &'static str, &'static [u8]>, ke
     Ok(())
 }
 
+fn lost_key(dataflow: DataflowId, node: &NodeId) -> Vec<u8> {
+    let mut key = dataflow.0.as_bytes().to_vec();
+    key.extend(node.as_str().as_bytes());
+    key
+}
+
 fn message_key(dataflow: DataflowId, source: &LogSource, number: u64) -> Vec<u8> {
     let mut key = dataflow.0.as_bytes().to_vec();
     key.push(u8::from(*source == LogSource::Build));
@@ -369,7 +419,7 @@ fn message_key(dataflow: DataflowId, source: &LogSource, number: u64) -> Vec<u8>
     key
 }
 
-fn remove_prefix(table: &mut redb::Table<'_, &'static [u8], &'static [u8]>, prefix: &[u8]) -> Result<(), Fault> {
+fn remove_prefix<V: redb::Value>(table: &mut redb::Table<'_, &'static [u8], V>, prefix: &[u8]) -> Result<(), Fault> {
     let mut end = prefix.to_vec();
     // A run's id never consists of 0xff alone, so that one of its bytes can be raised.
     for byte in end.iter_mut().rev() {

@@ -10,9 +10,10 @@ mod input;
 mod link_loss;
 mod orders;
 mod prepare;
+mod room;
 
 pub(crate) use engines::Engines;
-pub(crate) use input::{Input, JoinReport, Reply, SupervisorHandle, View};
+pub(crate) use input::{EndedRun, Input, JoinReport, Reply, SupervisorHandle, View};
 
 use crate::{
     book::Book,
@@ -23,7 +24,7 @@ use crate::{
     store::StoreError,
     store_thread::StoreHandle,
     tail::{TailCommand, TailHandle},
-    workdir::Workdirs,
+    workdir::{Left, Workdirs},
 };
 use dora_remote_link::Tasks;
 use dora_remote_protocol::{
@@ -73,6 +74,8 @@ pub(crate) struct Supervisor {
     removing: BTreeSet<DataflowId>,
     /// Runs whose stop was ordered because the coordinator is not heard.
     stopping_alone: BTreeSet<DataflowId>,
+    /// What came while nothing could be stored.
+    put_off: Vec<Input>,
     /// What the last welcome of each engine left to be checked.
     checks: BTreeMap<Seat, Check>,
 }
@@ -137,6 +140,7 @@ impl Supervisor {
             waiting: BTreeMap::new(),
             removing: BTreeSet::new(),
             stopping_alone: BTreeSet::new(),
+            put_off: Vec::new(),
             checks: BTreeMap::new(),
         };
         (supervisor, handle)
@@ -150,10 +154,13 @@ impl Supervisor {
         self.resume().await;
         let mut inputs = Vec::new();
         loop {
-            tokio::select! {
-                biased;
-                () = shutdown.cancelled() => return Ok(()),
-                _ = self.queue.recv_many(&mut inputs, INBOX) => {}
+            inputs.append(&mut self.put_off);
+            if inputs.is_empty() {
+                tokio::select! {
+                    biased;
+                    () = shutdown.cancelled() => return Ok(()),
+                    _ = self.queue.recv_many(&mut inputs, INBOX) => {}
+                }
             }
             let (mut changes, mut effects) = (Changes::default(), Vec::new());
             for input in inputs.drain(..) {
@@ -161,8 +168,8 @@ impl Supervisor {
             }
             self.check_missing(&mut changes, &mut effects);
             self.sweep(&mut effects);
-            if !changes.is_empty() {
-                self.store.run(move |store| store.commit(&changes)).await?;
+            if !changes.is_empty() && !self.commit(changes, &shutdown).await? {
+                return Ok(());
             }
             self.view.send_replace(View::of(&self.book));
             for seat in Seat::all() {
@@ -187,7 +194,7 @@ impl Supervisor {
         }
         for stranger in self.workdirs.strangers(|id| self.book.get(id).is_some()) {
             debug!(dataflow = %stranger, "a half-made run directory is removed");
-            if let Err(error) = self.workdirs.remove(stranger).await {
+            if let Err(error) = self.workdirs.remove(stranger, Left::of_stray()).await {
                 warn!(dataflow = %stranger, %error, "a half-made run directory cannot be removed");
             }
         }
@@ -331,6 +338,9 @@ impl Supervisor {
                 self.checks.remove(&seat);
                 effects.push(Effect::Done(done));
             }
+            // Nobody waits for the answer of a daemon that ends.
+            Input::Kept(reply) => drop(reply.send(self.kept())),
+            Input::Surplus(runs) => self.surplus(&runs, changes),
             Input::EngineCursor { seat, reply } => effects.push(Effect::Cursor(seat, reply)),
             Input::Join(reply) => effects.push(Effect::Join(reply)),
         }
@@ -340,8 +350,8 @@ impl Supervisor {
     fn sweep(&mut self, effects: &mut Vec<Effect>) {
         for dataflow in self.book.removable(KEPT_RUNS) {
             if self.removing.insert(dataflow) {
-                let owns_dir = self.book.get(dataflow).is_some_and(|run| run.plan.owns_dir);
-                effects.push(Effect::Start(Job::Remove { dataflow, owns_dir }));
+                let left = self.book.get(dataflow).map(|run| Left::of(&run.plan)).unwrap_or_default();
+                effects.push(Effect::Start(Job::Remove { dataflow, left }));
             }
         }
     }

@@ -6,18 +6,20 @@
 mod drain;
 pub(crate) mod flow;
 mod line;
-mod series;
+mod relief;
+pub(crate) mod series;
 
 use crate::{
     clock::now_unix_ms,
     demand::Demand,
+    disk::Disk,
     records::{LogCursor, RunPlan},
     store::StoreError,
     store_thread::StoreHandle,
 };
 use dora_remote_protocol::{daemon_to_coordinator::ShipLogs, ids::DataflowId, log_line::LogSource};
 use flow::Flow;
-use std::{collections::BTreeMap, io, thread, time::Duration};
+use std::{collections::BTreeMap, io, sync::Arc, thread, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, timeout},
@@ -46,6 +48,8 @@ pub(crate) enum TailCommand {
     },
     /// There are new messages about a run.
     Messages(DataflowId),
+    /// More lines of a run could not be written.
+    Lost(DataflowId),
     /// A run has ended: when all of it is read, its lines are complete.
     Ended(DataflowId),
     /// A run is forgotten.
@@ -87,7 +91,7 @@ pub(crate) struct TailOutputs {
 
 impl TailHandle {
     /// Starts the tail's thread. Lines that are not in demand wait in their files.
-    pub(crate) fn start(store: StoreHandle, demand: Demand) -> io::Result<(Self, TailOutputs)> {
+    pub(crate) fn start(store: StoreHandle, demand: Demand, disk: Arc<Disk>) -> io::Result<(Self, TailOutputs)> {
         let (commands, queue) = mpsc::channel(QUEUE);
         let (batches, batches_out) = mpsc::channel(WINDOW);
         let (shipped, shipped_out) = mpsc::channel(QUEUE);
@@ -102,6 +106,8 @@ impl TailHandle {
             next: None,
             dirty: BTreeMap::new(),
             saved: Instant::now(),
+            disk,
+            relieved: Instant::now(),
         };
         thread::Builder::new().name("tail".to_owned()).spawn(move || {
             let result = runtime.block_on(tail.run(queue));
@@ -146,6 +152,8 @@ struct Tail {
     next: Option<(DataflowId, LogSource)>,
     dirty: BTreeMap<(DataflowId, LogSource), LogCursor>,
     saved: Instant,
+    disk: Arc<Disk>,
+    relieved: Instant,
 }
 
 impl Tail {
@@ -176,6 +184,7 @@ impl Tail {
                 self.obey(command).await?;
             }
             self.look();
+            self.relieve();
             self.fill().await?;
             self.save(false).await?;
             self.complete().await?;
@@ -192,7 +201,9 @@ impl Tail {
                     flow.end(Instant::now());
                 }
                 self.flows.insert(dataflow, flow);
+                self.note_lost(dataflow).await?;
             }
+            TailCommand::Lost(dataflow) => self.note_lost(dataflow).await?,
             TailCommand::Messages(dataflow) => {
                 if let Some(flow) = self.flows.get_mut(&dataflow) {
                     flow.more_messages();
@@ -254,6 +265,13 @@ impl Tail {
             };
             let complete = flow.settled(Instant::now(), SETTLE);
             if let Some(batch) = flow.next_batch(dataflow, &source, complete, now, &self.store).await? {
+                if batch.records.is_empty() {
+                    // A gap must be the same one when it comes again.
+                    let cursor = flow.cursor(&source);
+                    if !self.keep(dataflow, &source, cursor).await? {
+                        continue;
+                    }
+                }
                 under_way += 1;
                 self.next = Some((dataflow, source));
                 room.send(ShipLogs::pack(batch));
@@ -272,7 +290,48 @@ impl Tail {
             .map(|((dataflow, source), cursor)| (dataflow, source, cursor))
             .collect();
         self.saved = Instant::now();
-        self.store.run(move |store| store.save_cursors(&moved)).await
+        let unsaved = moved.clone();
+        if self
+            .store
+            .unless_full(move |store| store.save_cursors(&moved))
+            .await?
+            .is_none()
+        {
+            // Those that moved on meanwhile would be newer; nothing moves here.
+            self.dirty.extend(
+                unsaved
+                    .into_iter()
+                    .map(|(dataflow, source, cursor)| ((dataflow, source), cursor)),
+            );
+        }
+        Ok(())
+    }
+
+    /// Stores the cursor of one source at once. False when there is no room: the gap that it holds is put back then.
+    async fn keep(&mut self, dataflow: DataflowId, source: &LogSource, cursor: Option<LogCursor>) -> Result<bool, StoreError> {
+        let moved: Vec<_> = cursor.map(|cursor| (dataflow, source.clone(), cursor)).into_iter().collect();
+        let is_kept = self
+            .store
+            .unless_full(move |store| store.save_cursors(&moved))
+            .await?
+            .is_some();
+        if is_kept {
+            self.dirty.remove(&(dataflow, source.clone()));
+        } else if let Some(flow) = self.flows.get_mut(&dataflow) {
+            flow.put_back(source);
+        }
+        Ok(is_kept)
+    }
+
+    /// Takes over how many lines of a run could not be written.
+    async fn note_lost(&mut self, dataflow: DataflowId) -> Result<(), StoreError> {
+        let lost = self.store.run(move |store| store.lost(dataflow)).await?;
+        if let Some(flow) = self.flows.get_mut(&dataflow) {
+            for (source, lines) in lost {
+                flow.failed(dataflow, &source, lines);
+            }
+        }
+        Ok(())
     }
 
     /// Reports runs all of whose lines are acknowledged, and lets go of them.

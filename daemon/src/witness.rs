@@ -45,7 +45,7 @@ impl Witness {
         let (epoch, count) = (head.head.store_epoch, head.head.count);
         let found = self
             .store
-            .run(move |store| store.keep_head(head, now))
+            .once(move |store| store.keep_head(head, now))
             .await
             .map_err(|error| not_kept(&error))?;
         debug!(epoch, count, "the end of the audit is kept");
@@ -69,7 +69,7 @@ impl Witness {
         let count = signed.revocations.len();
         let keys = Arc::clone(&self.keys);
         let is_ours = move |kept: &SignedRevocations| verify_revocations(&keys, kept).is_ok();
-        let kept = self.store.run(move |store| store.keep_revocations(signed, is_ours)).await;
+        let kept = self.store.once(move |store| store.keep_revocations(signed, is_ours)).await;
         match kept.map_err(|error| not_kept(&error))? {
             RevocationsKept::Same => Ok(()),
             RevocationsKept::New => {

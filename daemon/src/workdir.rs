@@ -2,7 +2,12 @@
 //!
 //! A failure leaves nothing behind. What the nodes do in the directory afterwards is theirs.
 
-use crate::unpack::{Bounds, unpack_file};
+use crate::{
+    disk::Disk,
+    records::RunPlan,
+    tail::series,
+    unpack::{Bounds, unpack_file},
+};
 use dora_remote_link::{CallError, Peer};
 use dora_remote_protocol::{
     chunk::Chunk,
@@ -18,6 +23,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 use tokio::{sync::mpsc, task::spawn_blocking};
 
@@ -29,6 +35,7 @@ const CHUNK_QUEUE: usize = 8;
 pub(crate) struct Workdirs {
     runs: PathBuf,
     machine: MachineName,
+    disk: Arc<Disk>,
 }
 
 /// A directory that holds the files of a run.
@@ -40,25 +47,80 @@ pub(crate) struct Workdir {
     pub(crate) owned: bool,
 }
 
+/// What is removed with a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Left {
+    /// Whether its directory was made for it.
+    pub(crate) owns_dir: bool,
+    /// The current log file of each node; rotated ones lie beside it. They are dora's, in whatever directory.
+    pub(crate) logs: Vec<PathBuf>,
+}
+
+impl Left {
+    /// Of a run that was prepared.
+    pub(crate) fn of(plan: &RunPlan) -> Self {
+        Self {
+            owns_dir: plan.owns_dir,
+            logs: plan
+                .outputs
+                .iter()
+                .filter_map(|output| output.path.as_ref().map(PathBuf::from))
+                .collect(),
+        }
+    }
+
+    /// Of a run that nobody knows.
+    pub(crate) fn of_stray() -> Self {
+        Self {
+            owns_dir: true,
+            logs: Vec::new(),
+        }
+    }
+}
+
 impl Workdirs {
     /// Run directories below `runs`.
-    pub(crate) fn new(runs: PathBuf, machine: MachineName) -> Self {
-        Self { runs, machine }
+    pub(crate) fn new(runs: PathBuf, machine: MachineName, disk: Arc<Disk>) -> Self {
+        Self { runs, machine, disk }
     }
 
     /// Brings the files of a run to this machine. Not cancel safe: dropped halfway it leaves a directory that
     /// [`Workdirs::remove`] takes away.
     pub(crate) async fn prepare(&self, dataflow: DataflowId, files: &Files, peer: &Peer) -> Result<Workdir, Refusal> {
+        let bytes = match files {
+            Files::OnMachine(_) => 0,
+            // The archive is removed only once it is unpacked.
+            Files::Bundle(bundle) => bundle.bytes.saturating_add(bundle.unpacked_bytes),
+        };
+        if let Some(why) = self.disk.lacks_room_for(bytes) {
+            return Err(
+                Refusal::new(RefusalCode::NotPrepared, format!("machine `{}`: {why}", self.machine))
+                    .hint("make room on its disk; `dora-remote machines --format json` shows what takes it"),
+            );
+        }
         match files {
             Files::OnMachine(dir) => self.find_on_machine(dir).await,
             Files::Bundle(bundle) => self.unpack_bundle(dataflow, *bundle, peer).await,
         }
     }
 
-    /// Removes the directory of a run and everything in it, if it is there.
-    pub(crate) async fn remove(&self, dataflow: DataflowId) -> io::Result<()> {
+    /// Removes what is left of a run, as far as it is there.
+    pub(crate) async fn remove(&self, dataflow: DataflowId, left: Left) -> io::Result<()> {
         let (path, archive) = (self.path(dataflow), self.archive(dataflow));
-        blocking(move || clear(&archive).and_then(|()| clear(&path))).await
+        blocking(move || {
+            left.logs.iter().try_for_each(|log| remove_logs(log))?;
+            if !left.owns_dir {
+                return Ok(());
+            }
+            clear(&archive)?;
+            clear(&path)
+        })
+        .await
+    }
+
+    /// Where a run that was made here has its files.
+    pub(crate) fn path_of(&self, dataflow: DataflowId, left: &Left) -> Option<PathBuf> {
+        left.owns_dir.then(|| self.path(dataflow))
     }
 
     /// Directories of runs that nobody knows: left by a daemon that was killed while it fetched.
@@ -180,6 +242,20 @@ fn receive(mut chunks: mpsc::Receiver<Vec<u8>>, bundle: BundleRef, to: &Path) ->
             bundle.bytes
         ));
     }
+    Ok(())
+}
+
+/// Removes the log files of one node, and their directory with the last of them.
+fn remove_logs(current: &Path) -> io::Result<()> {
+    for path in series::paths(current) {
+        match fs::remove_file(path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+            Err(error) => return Err(error),
+        }
+    }
+    // It stays while there is something else in it.
+    let _ = current.parent().map(fs::remove_dir);
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use crate::{
     EngineConfig,
     events::EventStore,
+    losses::Losses,
     runs::Runs,
     shim::{CommandError, Commands},
     translate::{Heard, translate},
@@ -31,6 +32,8 @@ pub(crate) struct Engine {
     pub(crate) id: EngineId,
     /// Whose nodes it runs.
     pub(crate) machine: MachineName,
+    /// See [`EngineConfig::node_log_bytes`].
+    pub(crate) node_log_bytes: u64,
     /// Set once the engine is to end and its runs have.
     pub(crate) end: CancellationToken,
     /// Turns true when dora's daemon has come up.
@@ -50,6 +53,7 @@ pub(crate) struct State {
     /// An end was ordered; nothing new is taken in hand.
     pub(crate) closing: bool,
     store: EventStore,
+    losses: Losses,
     /// Those who wait for a spawn to be over.
     pub(crate) spawns: BTreeMap<DataflowId, oneshot::Sender<Result<(), String>>>,
     /// One at a time per run; see [`Engine::turn`].
@@ -62,6 +66,7 @@ impl Engine {
         Self {
             id: config.engine,
             machine: config.machine.clone(),
+            node_log_bytes: config.node_log_bytes,
             end: CancellationToken::new(),
             up: watch::Sender::new(false),
             commands,
@@ -69,6 +74,7 @@ impl Engine {
                 runs: Runs::default(),
                 closing: false,
                 store,
+                losses: Losses::default(),
                 spawns: BTreeMap::new(),
                 turns: BTreeMap::new(),
             }),
@@ -97,6 +103,25 @@ impl Engine {
                 Heard::SpawnSettled { dataflow, result } => Some((*dataflow, result.clone())),
                 _ => None,
             };
+            let heard = match heard {
+                Heard::LinesLost {
+                    dataflow,
+                    node,
+                    lines,
+                    why,
+                } => {
+                    let told = state.losses.add(dataflow, node, lines, why, now_unix_ms());
+                    self.tell(&mut state, Some(dataflow), told.into_iter().collect());
+                    continue;
+                }
+                Heard::Finished { dataflow, .. } => {
+                    // The end is the last event of a run.
+                    let losses = state.losses.end(dataflow);
+                    self.tell(&mut state, Some(dataflow), losses);
+                    heard
+                }
+                other => other,
+            };
             let (dataflow, events) = state.runs.hear(heard);
             self.tell(&mut state, dataflow, events);
             if let Some((dataflow, result)) = settled
@@ -118,6 +143,16 @@ impl Engine {
             state.store.push(now, dataflow, event);
         }
         self.news.send_replace(state.store.last_seq());
+    }
+
+    /// Tells of lines that were lost since the last time. While the agent is away for long they are counted further.
+    pub(crate) fn tell_losses(&self) {
+        let mut state = self.state();
+        if state.store.has_room_for_losses() {
+            for (dataflow, event) in state.losses.take() {
+                self.tell(&mut state, Some(dataflow), vec![event]);
+            }
+        }
     }
 
     /// Forgets events that the agent has stored.

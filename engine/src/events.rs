@@ -24,6 +24,8 @@ pub(crate) const MAX_MESSAGE_BYTES: usize = 8 << 20;
 /// Waiting events above which a mere [`EngineEvent::NodeStarted`] is dropped: a node that dora restarts for ever must not fill the
 /// memory while the agent is away. The next welcome tells the agent the latest pid anyway.
 const MAX_STARTS_BEHIND: usize = 20_000;
+/// Waiting events above which lost lines are counted further before they are told.
+const MAX_BEFORE_LOSSES: usize = 1_000;
 /// Bytes of acknowledged events in the file at which it is written anew.
 const REWRITE_AT: u64 = 1 << 20;
 
@@ -81,9 +83,15 @@ impl EventStore {
             | EngineEvent::NodeStopped { .. }
             | EngineEvent::BarrierReached { .. }
             | EngineEvent::Finished { .. }
+            | EngineEvent::LinesLost { .. }
             | EngineEvent::MessagesDropped { .. } => {}
         }
         self.append(at_unix_ms, dataflow, what);
+    }
+
+    /// Whether so few events wait that lost lines may be told.
+    pub(crate) fn has_room_for_losses(&self) -> bool {
+        self.waiting.len() < MAX_BEFORE_LOSSES
     }
 
     /// Forgets events up to and with `seq`.

@@ -13,6 +13,8 @@ mod agent_socket;
 mod check;
 mod engine;
 mod events;
+mod log_caps;
+mod losses;
 mod orders;
 mod processes;
 mod runs;
@@ -43,7 +45,7 @@ use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
     sync::oneshot,
-    time::timeout,
+    time::{interval, timeout},
 };
 
 /// Version of the dora daemon inside.
@@ -65,6 +67,9 @@ const DESTROY_DEADLINE: Duration = Duration::from_secs(5);
 /// Time for the threads of dora and zenoh to end.
 const THREADS_DEADLINE: Duration = Duration::from_secs(2);
 
+/// Interval at which lines that could not be written are told, all of that time together.
+const TELL_LOSSES: Duration = Duration::from_millis(500);
+
 /// What an engine is told at its start.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
@@ -76,6 +81,8 @@ pub struct EngineConfig {
     pub labels: Labels,
     /// This life of the engine; the same as in the environment, see [`engine_id`].
     pub engine: EngineId,
+    /// Bytes that the log files of one node may have together where the descriptor sets no `max_log_size`.
+    pub node_log_bytes: u64,
 }
 
 /// Why an engine ended, or did not start.
@@ -235,6 +242,14 @@ fn shim_thread(
         let engine = Arc::new(Engine::new(config, commands, store));
         let hearer = Arc::clone(&engine);
         let daemon = shim.run(move |event| hearer.hear(event));
+        let teller = Arc::clone(&engine);
+        tokio::spawn(async move {
+            let mut tick = interval(TELL_LOSSES);
+            loop {
+                tick.tick().await;
+                teller.tell_losses();
+            }
+        });
         let terminated = Arc::clone(&engine);
         tokio::spawn(async move {
             terminate.recv().await;

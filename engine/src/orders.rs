@@ -172,7 +172,11 @@ async fn spawn_run(engine: &Arc<Engine>, dataflow: DataflowId) -> Result<EngineR
     }
     let settled = engine.await_spawn(dataflow);
     let answer = engine
-        .ask(DaemonCoordinatorEvent::Spawn(spawn::command(&order, &checked)))
+        .ask(DaemonCoordinatorEvent::Spawn(spawn::command(
+            &order,
+            &checked,
+            engine.node_log_bytes,
+        )))
         .await;
     match answer {
         Ok(DaemonCoordinatorReply::TriggerSpawnResult(Ok(()))) => {}

@@ -123,7 +123,8 @@ impl Run {
             Heard::NodeStopped { node, clean, .. } => self.node_stopped(&node, clean),
             Heard::BarrierReached { exited, .. } => self.barrier(exited),
             Heard::Finished { failures, .. } => self.finish(failures),
-            Heard::Up | Heard::Message { .. } => Vec::new(),
+            // Counted apart, as they come by the thousand.
+            Heard::Up | Heard::Message { .. } | Heard::LinesLost { .. } => Vec::new(),
         }
     }
 
@@ -261,6 +262,7 @@ impl Runs {
             | Heard::ProcessFailed { dataflow, .. }
             | Heard::NodeStopped { dataflow, .. }
             | Heard::BarrierReached { dataflow, .. }
+            | Heard::LinesLost { dataflow, .. }
             | Heard::Finished { dataflow, .. } => Some(*dataflow),
         };
         if let Heard::Message { source, level, text, .. } = heard {

@@ -3,7 +3,7 @@
 //! Dora expands `$` in env values wherever one of its types is deserialized. The command is deserialized once more by the daemon, so
 //! every `$` is doubled here and the expansion gives the value back as it was meant.
 
-use crate::check::Checked;
+use crate::{check::Checked, log_caps};
 use dora_message::{
     SessionId,
     coordinator_to_daemon::SpawnDataflowNodes,
@@ -12,8 +12,8 @@ use dora_message::{
 use dora_remote_protocol::agent_to_engine::RunOrder;
 use std::{collections::BTreeMap, path::PathBuf};
 
-/// The command that spawns the local nodes of a run.
-pub(crate) fn command(order: &RunOrder, checked: &Checked) -> SpawnDataflowNodes {
+/// The command that spawns the local nodes of a run. `node_log_bytes`: see [`crate::EngineConfig::node_log_bytes`].
+pub(crate) fn command(order: &RunOrder, checked: &Checked, node_log_bytes: u64) -> SpawnDataflowNodes {
     let mut descriptor = checked.descriptor.clone();
     double(&mut descriptor.env);
     for node in &mut descriptor.nodes {
@@ -21,6 +21,7 @@ pub(crate) fn command(order: &RunOrder, checked: &Checked) -> SpawnDataflowNodes
     }
     let mut nodes = checked.nodes.clone();
     for node in nodes.values_mut() {
+        log_caps::set(node, node_log_bytes);
         double(&mut node.env);
         if let CoreNodeKind::Custom(custom) = &mut node.kind {
             double(&mut custom.envs);
@@ -71,7 +72,7 @@ nodes:
     env: {ONE: '$$HOME', TWO: '$${X:-y}', THREE: '$$$$', FOUR: 7, FIVE: .inf, SIX: '$$DORA_AUTH_TOKEN'}
 ";
         let order = order(yaml, &[("a", "here", false)], "/");
-        let command = command(&order, &checked(&order));
+        let command = command(&order, &checked(&order), 1 << 20);
         let text = serde_json::to_string(&command).expect("writes");
         let read: SpawnDataflowNodes = serde_json::from_str(&text).expect("the daemon reads it");
         let value = |env: &BTreeMap<String, EnvValue>, key: &str| env[key].to_string();

@@ -30,6 +30,9 @@ const FAILURE_MARKS: &[&str] = &[
     "I/O error while reading exit status",
     "unknown exit status",
 ];
+/// How dora says that lines of a node did not get into its file, and how many that are. Its file writes behind its back: a line
+/// that cannot be written is found out with the next one, which is then not written either. Once the node has ended there is no next.
+const LOSS_MARKS: &[(&str, u64)] = &[("Could not write log to file: ", 2), ("Could not flush log file: ", 1)];
 /// Bytes of error text in all failures of one run together: the event must fit into one frame.
 const FAILURE_TEXT_BYTES: usize = 1 << 20;
 
@@ -64,6 +67,13 @@ pub(crate) enum Heard {
     Finished {
         dataflow: DataflowId,
         failures: Vec<NodeFailure>,
+    },
+    /// Lines of a node could not be written to its file.
+    LinesLost {
+        dataflow: DataflowId,
+        node: NodeId,
+        lines: u64,
+        why: String,
     },
     /// Words of the daemon.
     Message {
@@ -153,6 +163,19 @@ fn log(message: LogMessage) -> Vec<Heard> {
                 node,
                 pid,
                 sure,
+            }];
+        }
+        if target == "daemon"
+            && let Some((why, lines)) = LOSS_MARKS
+                .iter()
+                .find_map(|(mark, lines)| Some((text.strip_prefix(mark)?, *lines)))
+        {
+            let why = why.to_owned();
+            return vec![Heard::LinesLost {
+                dataflow,
+                node,
+                lines,
+                why,
             }];
         }
         if target == "daemon" && level == LogLevel::Error && FAILURE_MARKS.iter().any(|mark| text.starts_with(mark)) {

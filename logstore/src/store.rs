@@ -225,11 +225,11 @@ impl<'t> Tables<'t> {
             Some((epoch, offset)) if epoch == batch.epoch => Some(offset),
             _ => None,
         };
-        // The gap belongs before the first line: once that line is known, so is the gap.
-        let is_first_new = batch
-            .records
-            .first()
-            .is_none_or(|first| offset.is_none_or(|known| first.offset > known));
+        // The gap belongs before the first line: once that line is known, so is the gap. A gap without lines begins an epoch.
+        let is_first_new = match batch.records.first() {
+            Some(first) => offset.is_none_or(|known| first.offset > known),
+            None => offset.is_none(),
+        };
         if batch.lost_before > 0 && is_first_new {
             let lost = Entry::Lost(Lost {
                 machine: machine.clone(),

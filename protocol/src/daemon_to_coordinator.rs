@@ -6,7 +6,7 @@ use crate::{
     identity::RoleSet,
     ids::{BundleHash, DataflowId},
     log_line::{LogBatch, LogSource},
-    machine::{EngineStatus, LifecycleEvent, MachineFacts, RunReport},
+    machine::{DiskUse, EngineStatus, LifecycleEvent, MachineFacts, RunReport},
     packed::{PackError, Packed},
     request::request,
 };
@@ -42,6 +42,8 @@ pub struct Joined {
 pub struct Heartbeat {
     /// Its engine.
     pub engine: EngineStatus,
+    /// What it takes of the disk, once it is measured.
+    pub disk: Option<DiskUse>,
 }
 request!(Heartbeat, 201, "heartbeat", RoleSet::DAEMON, Call, Event => ());
 

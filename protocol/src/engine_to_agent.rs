@@ -213,4 +213,11 @@ pub enum EngineEvent {
         /// How many.
         count: u64,
     },
+    /// Lines of a node could not be written to its file, most often for want of space. They are lost.
+    LinesLost {
+        /// Which node.
+        node: NodeId,
+        /// How many, since the last such event of the node.
+        lines: u64,
+    },
 }

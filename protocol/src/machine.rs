@@ -66,6 +66,27 @@ pub enum EngineStatus {
     },
 }
 
+/// What a daemon takes of its machine's disk, in bytes, as it was measured within the last seconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskUse {
+    /// Free space of the file system of its state directory.
+    pub free_bytes: u64,
+    /// Free space that is kept: below it, log files and ended runs are given up and no dataflow is started.
+    pub free_bytes_min: u64,
+    /// Log files of dataflows whose lines are not all shipped.
+    pub log_bytes: u64,
+    /// Bound of these.
+    pub log_bytes_max: u64,
+    /// What ended dataflows left behind, their log files included.
+    pub ended_bytes: u64,
+    /// Bound of that.
+    pub ended_bytes_max: u64,
+    /// Unpacked bundles of dataflows that have not ended.
+    pub bundle_bytes: u64,
+    /// The daemon's database.
+    pub store_bytes: u64,
+}
+
 /// One machine as the coordinator knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineSummary {
@@ -87,6 +108,8 @@ pub struct MachineSummary {
     pub black_holes: u64,
     /// Dataflows that run on it now.
     pub dataflows: Vec<DataflowId>,
+    /// What its daemon takes of its disk, as it last said; none before it was measured.
+    pub disk: Option<DiskUse>,
     /// Other machines that came with its identity within the last hour and were refused, the latest last; at most [`MAX_QUARANTINED`].
     pub quarantined: Vec<Quarantine>,
     /// When it last came back from being unreachable.

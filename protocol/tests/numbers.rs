@@ -439,6 +439,7 @@ fn engine_socket() {
     };
     pinned(&message, 4);
     pinned(&EngineEvent::MessagesDropped { count: 0 }, 5);
+    pinned(&EngineEvent::LinesLost { node: node(), lines: 0 }, 6);
 }
 
 /// Asserts the index under which a variant travels; all indexes are below 128, so it is the first byte.

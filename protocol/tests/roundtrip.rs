@@ -402,6 +402,7 @@ fn engine_event() -> impl Strategy<Value = EngineEvent> {
         vec(failure(), 0..3).prop_map(|failures| EngineEvent::Finished { failures }),
         (source(), level(), ".{0,60}").prop_map(|(source, level, text)| EngineEvent::Message { source, level, text }),
         any::<u64>().prop_map(|count| EngineEvent::MessagesDropped { count }),
+        (node(), any::<u64>()).prop_map(|(node, lines)| EngineEvent::LinesLost { node, lines }),
     ]
 }
 

@@ -1,6 +1,6 @@
 //! The flags of the verbs that run on servers and machines.
 
-use super::{Locally, access::key_value};
+use super::{Locally, access::key_value, size::parse_size};
 use crate::rights;
 use clap::{Args, Subcommand, ValueEnum};
 use dora_remote_protocol::{identity::TrustDomain, machine::LogShipping, name::MachineName};
@@ -264,6 +264,18 @@ pub struct DaemonRun {
     /// When log lines of nodes are sent: as they are written, or, for metered links, while somebody reads them
     #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
     pub logs: ShipLogs,
+    /// What the log files of one node may take, unless its `max_log_size` says otherwise
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
+    pub max_node_logs: u64,
+    /// What the log files of all nodes may take until they are shipped
+    #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = parse_size)]
+    pub max_logs: u64,
+    /// What dataflows that have ended may leave behind
+    #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = parse_size)]
+    pub max_ended: u64,
+    /// What of the disk is kept free [default: 1GiB, or 5 % of a smaller disk]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub min_free: Option<u64>,
     /// How it logs to standard error
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
@@ -281,4 +293,7 @@ pub struct Engine {
     /// A label of the machine; may be given several times
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = key_value)]
     pub labels: Vec<(String, String)>,
+    /// Bytes that the log files of one node may have together
+    #[arg(long, value_name = "BYTES")]
+    pub node_log_bytes: u64,
 }

@@ -2,7 +2,7 @@
 
 use super::Context;
 use crate::{args::DaemonRun, env_vars, exit::Exit, failure::Failure, places, service::notify, signals::Interrupts};
-use dora_remote_daemon::{DaemonConfig, DaemonError, Policy, Standing};
+use dora_remote_daemon::{DaemonConfig, DaemonError, DiskCaps, Policy, Standing};
 use std::{env, fs};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +43,12 @@ pub async fn run(context: &Context, daemon: DaemonRun) -> Result<Exit, Failure> 
         build: crate::BUILD.to_owned(),
         build_time: crate::build_time(),
         clock: std::sync::Arc::new(dora_remote_certs::SystemClock),
+        disk: DiskCaps {
+            node_log_bytes: daemon.max_node_logs,
+            log_bytes: daemon.max_logs,
+            ended_bytes: daemon.max_ended,
+            free_bytes: daemon.min_free,
+        },
         on_revoked: policy.as_ref().map(Policy::on_revoked).unwrap_or_default(),
         policy,
         logs: daemon.logs.into(),

@@ -14,6 +14,7 @@ pub fn run(engine: Engine) -> Result<Exit, Failure> {
         machine: engine.machine,
         labels: engine.labels.into_iter().collect(),
         engine: engine_id().map_err(failed)?,
+        node_log_bytes: engine.node_log_bytes,
     };
     dora_remote_engine::run(config).map_err(failed)?;
     Ok(Exit::Ok)

@@ -9,7 +9,7 @@ use dora_remote_protocol::{
     dataflow::{DataflowResult, DataflowSummary, FailureCause, Labels, NodeFailure, NodeStatus, PlacedNode},
     ids::DataflowId,
     log_line::{LogLine, LogSource, LogStream},
-    machine::{EngineStatus, MachineSummary, Quarantine, Reach, Restored},
+    machine::{DiskUse, EngineStatus, MachineSummary, Quarantine, Reach, Restored},
     name::{DataflowName, MachineName},
 };
 use serde::Serialize;
@@ -170,6 +170,8 @@ pub struct Machine<'a> {
     pub engines_older: u32,
     /// Dataflows that run on it.
     pub dataflows: &'a [DataflowId],
+    /// What its daemon takes of its disk, once it was measured.
+    pub disk: Option<Disk>,
     /// Others that came with its identity of late and were refused.
     pub quarantined: Vec<Twin<'a>>,
     /// When it sends log lines: `always`, or `on-demand`.
@@ -178,6 +180,27 @@ pub struct Machine<'a> {
     pub unreachable_since: Option<String>,
     /// When it last came back from that.
     pub restored: Option<Back<'a>>,
+}
+
+/// What a daemon takes of its machine's disk, in bytes.
+#[derive(Debug, Serialize)]
+pub struct Disk {
+    /// Free space.
+    pub free_bytes: u64,
+    /// Free space that is kept.
+    pub free_bytes_min: u64,
+    /// Log files that are not all shipped.
+    pub log_bytes: u64,
+    /// Bound of these.
+    pub log_bytes_max: u64,
+    /// What ended dataflows left behind.
+    pub ended_bytes: u64,
+    /// Bound of that.
+    pub ended_bytes_max: u64,
+    /// Unpacked bundles of dataflows that have not ended.
+    pub bundle_bytes: u64,
+    /// The daemon's database.
+    pub store_bytes: u64,
 }
 
 /// A machine that came with the identity of another one and was refused.
@@ -409,6 +432,21 @@ impl<'a> From<&'a NodeFailure> for Fault<'a> {
     }
 }
 
+impl From<&DiskUse> for Disk {
+    fn from(disk: &DiskUse) -> Self {
+        Self {
+            free_bytes: disk.free_bytes,
+            free_bytes_min: disk.free_bytes_min,
+            log_bytes: disk.log_bytes,
+            log_bytes_max: disk.log_bytes_max,
+            ended_bytes: disk.ended_bytes,
+            ended_bytes_max: disk.ended_bytes_max,
+            bundle_bytes: disk.bundle_bytes,
+            store_bytes: disk.store_bytes,
+        }
+    }
+}
+
 impl<'a> From<&'a MachineSummary> for Machine<'a> {
     fn from(machine: &'a MachineSummary) -> Self {
         let (engine, dora_version, engine_pid, engine_reason) = match &machine.facts.engine {
@@ -437,6 +475,7 @@ impl<'a> From<&'a MachineSummary> for Machine<'a> {
             engine_pid,
             engines_older,
             dataflows: &machine.dataflows,
+            disk: machine.disk.as_ref().map(Disk::from),
             quarantined: machine.quarantined.iter().map(Twin::from).collect(),
             logs: machine.facts.logs.as_str(),
             unreachable_since: match machine.reach {

@@ -13,7 +13,7 @@ use dora_remote_protocol::{
     },
     ids::{BootId, DataflowId, InstanceId},
     log_line::{LogItem, LogLine, LogSource, LogStream},
-    machine::{EngineStatus, LogShipping, MachineFacts, MachineSummary, Quarantine, Reach, Restored},
+    machine::{DiskUse, EngineStatus, LogShipping, MachineFacts, MachineSummary, Quarantine, Reach, Restored},
     packed::Packed,
     refusal::{Changed, Refusal, RefusalCode},
 };
@@ -503,6 +503,16 @@ fn what_is_listed_has_a_stable_form_for_programs() {
         mtu: None,
         black_holes: 0,
         dataflows: vec![ID],
+        disk: Some(DiskUse {
+            free_bytes: 9,
+            free_bytes_min: 8,
+            log_bytes: 7,
+            log_bytes_max: 6,
+            ended_bytes: 5,
+            ended_bytes_max: 4,
+            bundle_bytes: 3,
+            store_bytes: 2,
+        }),
         quarantined: vec![Quarantine {
             instance: InstanceId(Uuid::from_u128(8)),
             boot: BootId(Uuid::from_u128(9)),

@@ -184,6 +184,7 @@ impl Brain {
                 mtu,
                 black_holes: black_holes.unwrap_or_default(),
                 dataflows: self.lives_on(&record.name).into_iter().filter(is_seen).collect(),
+                disk: self.machines.disk(&record.name),
                 quarantined: self.machines.quarantined(&record.name, now),
                 restored: record.restored,
             }

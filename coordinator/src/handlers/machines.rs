@@ -57,6 +57,7 @@ async fn heartbeat(desk: Desk, context: Context, request: Heartbeat) -> Result<(
         machine: context.peer.identity().name.clone(),
         connection: context.peer.id(),
         engine: request.engine,
+        disk: request.disk,
         reply,
     };
     desk.brain.ask(heard).await

@@ -213,6 +213,7 @@ async fn machine(person: &Person) -> MachineSummary {
 async fn beat(peer: &Peer) -> Result<(), String> {
     let beat = Heartbeat {
         engine: EngineStatus::Starting,
+        disk: None,
     };
     peer.call(&beat, PATIENCE).await.map_err(|error| error.to_string())
 }

@@ -211,6 +211,7 @@ fn lives() -> Lives {
 async fn beat(daemon: &Person) -> Option<RefusalCode> {
     let beat = Heartbeat {
         engine: EngineStatus::Starting,
+        disk: None,
     };
     daemon.ask(beat).await.err().map(|refusal| refusal.code)
 }

@@ -94,11 +94,12 @@ impl Greeter {
             last_good_unix_ms: is_due.then(|| unix_ms(good)),
         };
         let epoch = acquaintance.store_epoch;
-        let former = self.store.run(move |store| store.welcomed(&acquaintance)).await?;
-        if is_due {
+        // Without room it is written at the next one.
+        let former = self.store.unless_full(move |store| store.welcomed(&acquaintance)).await?;
+        if is_due && former.is_some() {
             self.written = Some(Instant::now());
         }
-        if let Some(former) = former.filter(|former| *former != epoch) {
+        if let Some(former) = former.flatten().filter(|former| *former != epoch) {
             warn!(
                 former,
                 now = epoch,

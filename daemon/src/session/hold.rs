@@ -148,6 +148,7 @@ impl Hold<'_> {
     fn beat(&self) -> JoinHandle<Result<(), CallError>> {
         let heartbeat = Heartbeat {
             engine: self.config.engine.borrow().clone(),
+            disk: self.config.disk.usage(),
         };
         let (peer, token) = (self.peer.clone(), self.tasks.token().clone());
         tokio::spawn(async move {

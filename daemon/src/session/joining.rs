@@ -72,7 +72,8 @@ async fn settle(config: &SessionConfig, joined: Joined, last_seq: u64) -> Result
         );
     }
     let acked = joined.acked_seq.min(last_seq);
-    config.store.run(move |store| store.ack_events(acked)).await?;
+    // Without room they stay in the outbox, and are told again.
+    config.store.unless_full(move |store| store.ack_events(acked)).await?;
     if !joined.unwanted.is_empty() {
         config.orders.supervisor.tell(Input::Unwanted(joined.unwanted)).await;
     }

@@ -1,6 +1,6 @@
 //! What can go wrong with the store.
 
-use std::path::PathBuf;
+use std::{io, path::PathBuf};
 use thiserror::Error;
 
 /// Why something could not be stored or read.
@@ -51,6 +51,22 @@ pub(crate) enum StoreError {
     Closed,
 }
 
+impl StoreError {
+    /// Whether the disk has no room: nothing was changed, and the same may succeed later.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_full(source))
+    }
+}
+
+/// Whether the disk has no room, or had none when the database was used before this.
+pub(super) fn is_full(error: &redb::Error) -> bool {
+    match error {
+        redb::Error::Io(error) => matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded),
+        redb::Error::PreviousIo => true,
+        _ => false,
+    }
+}
+
 /// A failure within a transaction, before the path is known.
 pub(super) enum Fault {
     Database(Box<redb::Error>),
@@ -69,6 +85,7 @@ macro_rules! faults {
     };
 }
 faults!(
+    redb::DatabaseError,
     redb::TransactionError,
     redb::TableError,
     redb::StorageError,

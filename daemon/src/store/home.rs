@@ -7,8 +7,8 @@
 //! A disk that was cloned bit by bit keeps everything, this mark included. Its boot id tells it apart, at the coordinator.
 
 use super::{
-    CURSORS, Fault, KEY_ENGINE_CURSORS, KEY_ENGINES, KEY_HOME, KEY_INSTANCE, KEY_LAST_SEQ, MESSAGES, META, OUTBOX, PLANS, STATES,
-    Store, StoreError, get, put,
+    CURSORS, Fault, KEY_ENGINE_CURSORS, KEY_ENGINES, KEY_HOME, KEY_INSTANCE, KEY_LAST_SEQ, LOST, MESSAGES, META, OUTBOX, PLANS,
+    STATES, Store, StoreError, get, put,
 };
 use dora_remote_protocol::ids::{BootId, InstanceId};
 use redb::ReadableTableMetadata;
@@ -81,6 +81,7 @@ impl Store {
             clear(&mut tx.open_table(STATES)?)?;
             clear(&mut tx.open_table(CURSORS)?)?;
             clear(&mut tx.open_table(MESSAGES)?)?;
+            clear(&mut tx.open_table(LOST)?)?;
             Ok(Settled::Copied { runs, events })
         })
     }

@@ -87,7 +87,7 @@ impl Store {
 
     /// The ends of the audit's chain that are kept.
     pub(crate) fn heads(&self) -> Result<Heads, StoreError> {
-        let read = || read_heads(&self.db.begin_read()?.open_table(HEADS)?);
+        let read = || read_heads(&self.db()?.begin_read()?.open_table(HEADS)?);
         read().map_err(|fault| self.fault(fault))
     }
 

@@ -1,7 +1,13 @@
 //! What the supervisor has done once its changes are stored: answers, commands for the tail, and tasks that report back.
 
 use super::{Input, JoinReport, Reply, Supervisor, prepare::Hands};
-use crate::{engine_client::EngineHandle, seat::Seat, store::StoreError, tail::TailCommand, workdir::Workdirs};
+use crate::{
+    engine_client::EngineHandle,
+    seat::Seat,
+    store::StoreError,
+    tail::TailCommand,
+    workdir::{Left, Workdirs},
+};
 use dora_remote_link::Peer;
 use dora_remote_protocol::{
     agent_to_engine::EngineOrder,
@@ -35,8 +41,8 @@ pub(super) enum Job {
     Spawn { dataflow: DataflowId },
     Release { request: ReleaseBarrier },
     Stop { request: StopRun, reply: Option<Reply> },
-    Remove { dataflow: DataflowId, owns_dir: bool },
-    Discard { dataflow: DataflowId, owns_dir: bool },
+    Remove { dataflow: DataflowId, left: Left },
+    Discard { dataflow: DataflowId, left: Left },
     EndStray { dataflow: DataflowId, seat: Seat },
 }
 
@@ -68,7 +74,7 @@ impl Supervisor {
             .map_or_else(|| self.engines.present(), |run| run.plan.seat)
     }
 
-    fn start(&self, job: Job) {
+    pub(super) fn start(&self, job: Job) {
         let seat = match &job {
             Job::EndStray { seat, .. } => *seat,
             Job::Spawn { dataflow } | Job::Remove { dataflow, .. } => self.seat_of(*dataflow),
@@ -122,11 +128,11 @@ impl Supervisor {
                     }
                     Input::Stopped { dataflow, result, reply }
                 }
-                Job::Remove { dataflow, owns_dir } => {
-                    clear(dataflow, owns_dir, &engine, &workdirs).await;
+                Job::Remove { dataflow, left } => {
+                    clear(dataflow, left, &engine, &workdirs).await;
                     Input::Removed(dataflow)
                 }
-                Job::Discard { dataflow, owns_dir } => return clear(dataflow, owns_dir, &engine, &workdirs).await,
+                Job::Discard { dataflow, left } => return clear(dataflow, left, &engine, &workdirs).await,
                 Job::EndStray { dataflow, .. } => {
                     let order = EngineOrder::Stop {
                         dataflow,
@@ -136,7 +142,7 @@ impl Supervisor {
                     if let Err(refusal) = engine.order(order, ORDER_DEADLINE).await {
                         debug!(%dataflow, %refusal, "a run that nobody knows was not stopped");
                     }
-                    return clear(dataflow, true, &engine, &workdirs).await;
+                    return clear(dataflow, Left::of_stray(), &engine, &workdirs).await;
                 }
             };
             // A supervisor that has ended needs to hear nothing.
@@ -145,12 +151,12 @@ impl Supervisor {
     }
 }
 
-/// Makes the engine forget a run, and removes its directory if it was made for the run.
-pub(super) async fn clear(dataflow: DataflowId, owns_dir: bool, engine: &EngineHandle, workdirs: &Workdirs) {
+/// Makes the engine forget a run, and removes what is left of it.
+pub(super) async fn clear(dataflow: DataflowId, left: Left, engine: &EngineHandle, workdirs: &Workdirs) {
     if let Err(refusal) = engine.order(EngineOrder::Forget { dataflow }, FORGET_DEADLINE).await {
         debug!(%dataflow, %refusal, "the engine did not forget a run");
     }
-    if owns_dir && let Err(error) = workdirs.remove(dataflow).await {
-        warn!(%dataflow, %error, "a run directory cannot be removed");
+    if let Err(error) = workdirs.remove(dataflow, left).await {
+        warn!(%dataflow, %error, "what is left of a run cannot be removed");
     }
 }

@@ -70,6 +70,7 @@ impl Supervisor {
                 info!(dataflow = %id, failures = failures.len(), "the run has ended");
                 Some(TailCommand::Ended(id))
             }
+            (EngineEvent::LinesLost { .. }, Some(id)) => Some(TailCommand::Lost(id)),
             (EngineEvent::Message { .. } | EngineEvent::MessagesDropped { .. }, Some(id)) => Some(TailCommand::Messages(id)),
             _ => None,
         };

@@ -5,6 +5,7 @@ use crate::{
     engine_client::{Event, Welcome},
     records::RunPlan,
     seat::{SEATS, Seat},
+    workdir::Left,
 };
 use dora_remote_link::Peer;
 use dora_remote_protocol::{
@@ -75,6 +76,10 @@ pub(crate) enum Input {
         message: String,
         done: oneshot::Sender<()>,
     },
+    /// Asks for what is kept on the disk.
+    Kept(oneshot::Sender<Kept>),
+    /// Ended runs, all of whose lines are shipped, for which there is no more room.
+    Surplus(Vec<DataflowId>),
     /// Asks for the engine of a place and the last event of it that is stored.
     EngineCursor {
         seat: Seat,
@@ -88,6 +93,28 @@ impl From<Event> for Input {
     fn from(event: Event) -> Self {
         Self::EngineEvent(event)
     }
+}
+
+/// What is kept on the disk.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    /// Of runs that have ended.
+    pub(crate) ended: Vec<EndedRun>,
+    /// Bytes of unpacked bundles of the others.
+    pub(crate) bundle_bytes: u64,
+}
+
+/// A run that has ended and is still kept.
+#[derive(Clone, Debug)]
+pub(crate) struct EndedRun {
+    /// Which.
+    pub(crate) dataflow: DataflowId,
+    /// When, in milliseconds since the Unix epoch.
+    pub(crate) ended_unix_ms: u64,
+    /// Whether all its lines are acknowledged.
+    pub(crate) is_shipped: bool,
+    /// What is removed with it.
+    pub(crate) left: Left,
 }
 
 /// What a joining machine reports.

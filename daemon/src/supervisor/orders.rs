@@ -8,6 +8,7 @@ use crate::{
     clock::now_unix_ms,
     records::{Changes, Forget, RunPlan},
     tail::TailCommand,
+    workdir::Left,
 };
 use dora_remote_protocol::{
     coordinator_to_daemon::StopRun,
@@ -31,10 +32,8 @@ impl Supervisor {
         };
         let answer = match result {
             Ok(plan) if unwanted => {
-                effects.push(Effect::Start(Job::Discard {
-                    dataflow,
-                    owns_dir: plan.owns_dir,
-                }));
+                let left = Left::of(&plan);
+                effects.push(Effect::Start(Job::Discard { dataflow, left }));
                 Err(Refusal::new(
                     RefusalCode::WrongState,
                     "the dataflow was stopped while it was prepared",

@@ -6,7 +6,7 @@ use crate::{
     policy::Policy,
     records::RunPlan,
     seat::Seat,
-    workdir::{Workdir, Workdirs},
+    workdir::{Left, Workdir, Workdirs},
 };
 use dora_remote_link::Peer;
 use dora_remote_protocol::{
@@ -51,7 +51,11 @@ impl Hands {
                 link_loss,
             }),
             Err(refusal) => {
-                clear(dataflow, dir.owned, &self.engine, &self.workdirs).await;
+                let left = Left {
+                    owns_dir: dir.owned,
+                    logs: Vec::new(),
+                };
+                clear(dataflow, left, &self.engine, &self.workdirs).await;
                 Err(refusal)
             }
         }

@@ -1,6 +1,10 @@
 //! The sources of one run: the files of its nodes, messages about it, and its build output.
 
-use super::{POLL, drain::Drains, series::Series};
+use super::{
+    POLL,
+    drain::Drains,
+    series::{Give, Series},
+};
 use crate::{records::LogCursor, store::StoreError, store_thread::StoreHandle};
 use dora_remote_protocol::{
     engine_to_agent::NodeOutput,
@@ -197,6 +201,47 @@ impl Flow {
         let messages = self.messages.iter().filter(|(_, m)| m.more).map(|(source, _)| (source, None));
         let left = nodes.chain(messages).map(|(source, end)| (source.clone(), end)).collect();
         self.drains.add(left, done);
+    }
+
+    /// Where the cursor of a node's output is.
+    pub(crate) fn cursor(&self, source: &LogSource) -> Option<LogCursor> {
+        self.nodes.get(source).map(|node| node.series.cursor().clone())
+    }
+
+    /// Takes a gap back that could not be stored.
+    pub(crate) fn put_back(&mut self, source: &LogSource) {
+        if let Some(node) = self.nodes.get_mut(source) {
+            node.series.put_back();
+        }
+    }
+
+    /// Notes how many lines of a node could not be written so far.
+    pub(crate) fn failed(&mut self, dataflow: DataflowId, source: &LogSource, lines: u64) {
+        if let Some(node) = self.nodes.get_mut(source) {
+            let noted = node.series.failed(lines);
+            node.note(dataflow, source, noted.err());
+        }
+    }
+
+    /// Whether the run has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.is_some()
+    }
+
+    /// Bytes of the files of each node.
+    pub(crate) fn bytes(&self) -> impl Iterator<Item = (&LogSource, u64)> {
+        self.nodes.iter().map(|(source, node)| (source, node.series.bytes()))
+    }
+
+    /// Gives back space of one node's files; see [`Series::give_back`].
+    pub(crate) fn give_back(&mut self, dataflow: DataflowId, source: &LogSource, what: Give) -> u64 {
+        let Some(node) = self.nodes.get_mut(source) else {
+            return 0;
+        };
+        node.series.give_back(what).unwrap_or_else(|error| {
+            warn!(%dataflow, ?source, %error, "the space of a log file cannot be given back");
+            0
+        })
     }
 
     /// Whether everything that was written is acknowledged.

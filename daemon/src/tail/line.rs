@@ -21,7 +21,7 @@ struct Written {
 /// milliseconds since the Unix epoch).
 pub(crate) fn parse(line: &[u8], offset: u64, not_before: u64, now: u64) -> LogRecord {
     let now = now.max(not_before);
-    let Ok(written) = serde_json::from_slice::<Written>(line) else {
+    let Some(written) = read(line) else {
         return LogRecord {
             offset,
             at_unix_ms: now,
@@ -43,6 +43,24 @@ pub(crate) fn parse(line: &[u8], offset: u64, not_before: u64, now: u64) -> LogR
         },
         level: written.level.as_deref().and_then(level),
         text: cut(written.msg),
+    }
+}
+
+/// Whether this is a line as dora writes it.
+pub(crate) fn is_whole(line: &[u8]) -> bool {
+    read(line).is_some()
+}
+
+/// Reads a line. Where the disk was full in the middle of one, the next one stands behind its torn beginning: that one counts, and
+/// the torn one was counted as lost by who wrote it. Within a string no object can begin, as its quotes are escaped.
+fn read(line: &[u8]) -> Option<Written> {
+    let mut rest = line;
+    loop {
+        if let Ok(written) = serde_json::from_slice(rest) {
+            return Some(written);
+        }
+        let next = rest.get(1..)?.windows(2).position(|pair| pair == b"{\"")?;
+        rest = &rest[next + 1..];
     }
 }
 
@@ -99,6 +117,14 @@ mod tests {
             9_000,
             "the clock was set back"
         );
+    }
+
+    #[test]
+    fn a_line_behind_a_torn_one_is_understood() {
+        let torn = format!("{}{}{LINE}", &LINE[..20], &LINE[..90]);
+        let record = parse(torn.as_bytes(), 7, 0, 10_000);
+        assert_eq!((record.text.as_str(), record.at_unix_ms), ("hi", 5_250));
+        assert!(is_whole(torn.as_bytes()) && !is_whole(&torn.as_bytes()[..100]));
     }
 
     #[test]

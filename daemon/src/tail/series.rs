@@ -2,31 +2,36 @@
 //!
 //! Files are held open from the moment they are seen, so that a rotation cannot take away what was not read yet. Offsets count
 //! bytes over all files of the series.
+//!
+//! Lines that are lost are told as a gap in a batch of its own, which begins an epoch and is stored in the cursor before it is
+//! handed out: it comes again as the same one, and the coordinator knows it.
 
-use super::line;
+mod loss;
+mod reader;
+mod space;
+
+pub(crate) use space::Give;
+
 use crate::records::{FilePlace, LogCursor};
-use dora_remote_protocol::{
-    limits::{LOG_BATCH_BYTES, LOG_BATCH_LINES},
-    log_line::LogRecord,
-};
+use dora_remote_protocol::log_line::LogRecord;
+use loss::Loss;
+use reader::{Reader, read_at};
 use std::{
     collections::VecDeque,
     fs::File,
     io,
-    os::unix::fs::{FileExt, MetadataExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    time::Instant,
 };
 
-/// Files of one series that are held open at most; older ones beyond that are dropped, and their lines counted as lost.
+/// Files of one series that are held open beyond their removal, as long as they are not read: their space is not free before.
+/// Older ones are dropped, and their lines counted as lost.
 const MAX_HELD: usize = 16;
-/// Rotated files that are looked for beside the current one.
+/// Rotated files that are looked for beside the current one: as many as dora keeps at most.
 const MAX_ROTATED: usize = 100;
 /// Looks at the series that is being rotated meanwhile, before the next poll tries again.
 const LOOKS: usize = 5;
-/// Bytes read at once.
-const READ_BYTES: usize = 256 << 10;
-/// Longest line of a file: a line of output of 1 MiB whose every character is escaped. A longer one is passed on in pieces.
-const MAX_WRITTEN_LINE: usize = 8 << 20;
 /// Bytes at the head of a file that tell it from a later one with the same inode.
 const HEAD_BYTES: u64 = 256;
 
@@ -38,6 +43,10 @@ pub(crate) struct Series {
     files: VecDeque<Held>,
     cursor: LogCursor,
     pending: Option<Pending>,
+    /// Lines that could not be written, from the beginning of the run on.
+    failed: u64,
+    /// When that number last grew.
+    failed_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -46,8 +55,8 @@ struct Held {
     inode: u64,
     /// Bytes that are acknowledged.
     position: u64,
-    /// Lines that were lost before its first one.
-    lost_before: u64,
+    /// Lines that are lost, in the order of their places in this file.
+    losses: VecDeque<Loss>,
 }
 
 /// What an acknowledgement of the batch under way will mean.
@@ -57,14 +66,19 @@ struct Pending {
     position: u64,
     offset: u64,
     at_unix_ms: u64,
+    lines: u64,
+    /// Whether its lines are counted in [`LogCursor::dropped`].
+    is_dropped: bool,
+    /// Whether it is a gap.
+    is_gap: bool,
 }
 
-/// The next lines of a series.
+/// The next lines of a series, or a gap.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Lines {
-    /// Lines that are lost before these.
+    /// Lines that are lost here; then there are no records.
     pub(crate) lost_before: u64,
-    /// At least one.
+    /// At least one, unless lines are lost.
     pub(crate) records: Vec<LogRecord>,
     /// Whether there was no room for more.
     pub(crate) is_full: bool,
@@ -78,6 +92,8 @@ impl Series {
             files: VecDeque::new(),
             cursor: cursor.unwrap_or_default(),
             pending: None,
+            failed: 0,
+            failed_at: None,
         }
     }
 
@@ -109,13 +125,15 @@ impl Series {
             Err(error) => return Err(error),
         };
         if self.files.back().is_some_and(|held| held.inode == current) {
-            return self.check_truncated(now);
+            self.check_truncated(now)?;
+            return self.place_failed();
         }
         for _ in 0..LOOKS {
             let found = listing(&self.path)?;
             let steady = std::fs::metadata(&self.path).is_ok_and(|meta| found.last().is_some_and(|last| last.1 == meta.ino()));
             if steady {
-                return self.take(found, now);
+                self.take(found, now)?;
+                return self.place_failed();
             }
         }
         Ok(())
@@ -127,36 +145,43 @@ impl Series {
         if self.pending.is_some() {
             return Ok(None);
         }
-        let mut reader = Reader {
-            records: Vec::new(),
-            bytes: 0,
-            offset: self.cursor.offset,
-            at: self.cursor.at_unix_ms,
-            now,
-        };
-        let mut lost_before = 0;
+        if self.cursor.gap > 0 {
+            return Ok(Some(self.gap()));
+        }
+        let mut reader = Reader::new(&self.cursor, now, self.failed > 0);
         loop {
             let last = self.files.len() <= 1;
             let Some(held) = self.files.front() else {
                 return Ok(None);
             };
-            if held.position == 0 {
-                lost_before += held.lost_before;
+            let until = held.losses.front().map_or(u64::MAX, |loss| loss.at);
+            let position = reader.read_file(&held.file, held.position, until, !last || complete)?;
+            if reader.records.is_empty() && position > held.position {
+                // A torn line of which the count of lost lines knows.
+                if let Some(held) = self.files.front_mut() {
+                    held.position = position;
+                }
+                continue;
             }
-            let position = reader.read_file(held, !last || complete)?;
             if !reader.records.is_empty() {
-                let done = !last && position >= held.file.metadata()?.len();
+                let done = !last && held.losses.is_empty() && position >= held.file.metadata()?.len();
                 self.pending = Some(Pending {
                     files_done: usize::from(done),
                     position: if done { 0 } else { position },
                     offset: reader.offset,
                     at_unix_ms: reader.at,
+                    lines: reader.records.len() as u64,
+                    is_dropped: false,
+                    is_gap: false,
                 });
                 return Ok(Some(Lines {
-                    lost_before,
+                    lost_before: 0,
                     is_full: reader.is_full(),
                     records: reader.records,
                 }));
+            }
+            if !held.losses.is_empty() {
+                return self.next_gap(complete, now);
             }
             if last {
                 return Ok(None);
@@ -170,11 +195,25 @@ impl Series {
         let Some(pending) = self.pending.take() else {
             return Ok(());
         };
-        self.files.drain(..pending.files_done);
+        if pending.is_gap {
+            self.cursor.gap = 0;
+            return Ok(());
+        }
+        self.files.drain(..pending.files_done.min(self.files.len()));
         self.cursor.offset = pending.offset;
         self.cursor.at_unix_ms = pending.at_unix_ms;
+        if pending.is_dropped {
+            self.cursor.dropped = self.cursor.dropped.saturating_sub(pending.lines);
+        }
         if let Some(held) = self.files.front_mut() {
             held.position = pending.position;
+        }
+        self.note_place()
+    }
+
+    /// Takes down in the cursor where the first held file is.
+    fn note_place(&mut self) -> io::Result<()> {
+        if let Some(held) = self.files.front() {
             let head_bytes = held.position.min(HEAD_BYTES);
             self.cursor.place = Some(FilePlace {
                 inode: held.inode,
@@ -189,30 +228,35 @@ impl Series {
     /// Whether everything that was written is acknowledged.
     pub(crate) fn is_drained(&self) -> io::Result<bool> {
         Ok(match (&self.pending, self.files.len(), self.files.front()) {
-            (None, 0, _) => true,
-            (None, 1, Some(held)) => held.position >= held.file.metadata()?.len(),
+            (None, 0, _) => self.cursor.gap == 0,
+            (None, 1, Some(held)) => {
+                self.cursor.gap == 0 && held.losses.is_empty() && held.position >= held.file.metadata()?.len()
+            }
             _ => false,
         })
     }
 
     /// Takes in a listing, oldest first, of which the last is the current file.
     fn take(&mut self, found: Vec<(File, u64)>, now: u64) -> io::Result<()> {
-        let mut lost = 0;
+        let mut lost = Loss::default();
         let (newer, mut first_position) = if let Some(back) = self.files.back() {
             // Files behind the one that was current are new; if it is gone, all are, and others may have come and gone.
             match found.iter().position(|(_, inode)| *inode == back.inode) {
                 Some(at) => (at + 1, 0),
                 None => {
-                    lost = u64::from(found.len() > MAX_ROTATED);
+                    lost.lines = u64::from(found.len() > MAX_ROTATED);
                     (0, 0)
                 }
             }
         } else if let Some(place) = self.cursor.place.clone() {
+            lost = Loss::dropped(self.cursor.dropped);
             if let Some(at) = find(&found, &place)? {
                 (at, place.position)
+            } else if let Some(at) = find_emptied(&found, &place)?.filter(|_| lost.lines > 0) {
+                (at, 0)
             } else {
                 // What was read last is gone, and nobody can tell what came after it: offsets start over.
-                lost = 1;
+                lost.lines = lost.lines.max(1);
                 self.start_over(now);
                 (0, 0)
             }
@@ -220,27 +264,42 @@ impl Series {
             (0, 0)
         };
         for (file, inode) in found.into_iter().skip(newer) {
+            // Lines that were given up stood behind those that are still there.
+            let at = first_position;
             self.files.push_back(Held {
                 file,
                 inode,
                 position: std::mem::take(&mut first_position),
-                lost_before: std::mem::take(&mut lost),
+                losses: VecDeque::new(),
             });
+            if lost.lines > 0
+                && let Some(held) = self.files.back_mut()
+            {
+                let loss = std::mem::take(&mut lost);
+                held.losses.push_back(if at == 0 {
+                    loss
+                } else {
+                    Loss {
+                        at: held.file.metadata()?.len(),
+                        ..loss
+                    }
+                });
+            }
         }
         self.drop_surplus()
     }
 
-    /// Keeps the number of held files bounded: those right behind the one being read go first.
+    /// Keeps the space of files bounded that are gone from their directory: those right behind the one being read go first.
     fn drop_surplus(&mut self) -> io::Result<()> {
         let kept = self.pending.as_ref().map_or(0, |pending| pending.files_done) + 1;
         while self.files.len() > MAX_HELD.max(kept + 1) {
-            let Some(dropped) = self.files.remove(kept) else {
+            let Some(oldest) = self.files.get(kept) else {
                 break;
             };
-            let lost = dropped.lost_before + count_lines(&dropped.file)?;
-            if let Some(next) = self.files.get_mut(kept) {
-                next.lost_before += lost;
+            if oldest.file.metadata()?.nlink() > 0 && self.files.len() <= MAX_ROTATED + 1 {
+                break;
             }
+            self.drop_file(kept)?;
         }
         Ok(())
     }
@@ -251,7 +310,10 @@ impl Series {
             && held.file.metadata()?.len() < held.position
         {
             held.position = 0;
-            held.lost_before = 1;
+            held.losses.push_front(Loss {
+                lines: 1,
+                ..Loss::default()
+            });
             self.start_over(now);
         }
         Ok(())
@@ -260,74 +322,17 @@ impl Series {
     fn start_over(&mut self, now: u64) {
         self.cursor = LogCursor {
             epoch: now.max(self.cursor.epoch + 1),
-            at_unix_ms: self.cursor.at_unix_ms,
-            ..LogCursor::default()
+            offset: 0,
+            place: None,
+            ..self.cursor.clone()
         };
-    }
-}
-
-/// Gathers the records of one batch.
-struct Reader {
-    records: Vec<LogRecord>,
-    bytes: usize,
-    offset: u64,
-    at: u64,
-    now: u64,
-}
-
-impl Reader {
-    /// Reads lines of one file until the batch is full or the file is at its end; returns the position behind the last line.
-    fn read_file(&mut self, held: &Held, complete: bool) -> io::Result<u64> {
-        let mut position = held.position;
-        let mut wanted = READ_BYTES;
-        while !self.is_full() {
-            let chunk = read_at(&held.file, position, wanted)?;
-            let at_end = chunk.len() < wanted;
-            let mut taken = 0;
-            while let Some(end) = chunk[taken..].iter().position(|byte| *byte == b'\n') {
-                self.push(&chunk[taken..taken + end], end as u64 + 1);
-                taken += end + 1;
-                if self.is_full() {
-                    break;
-                }
-            }
-            position += taken as u64;
-            if taken > 0 {
-                wanted = READ_BYTES;
-                continue;
-            }
-            if chunk.is_empty() || (at_end && !complete) {
-                break;
-            }
-            if at_end || wanted >= MAX_WRITTEN_LINE {
-                self.push(&chunk, chunk.len() as u64);
-                position += chunk.len() as u64;
-            } else {
-                wanted = MAX_WRITTEN_LINE;
-            }
-        }
-        Ok(position)
-    }
-
-    fn push(&mut self, written: &[u8], bytes: u64) {
-        self.offset += bytes;
-        let written = written.strip_suffix(b"\r").unwrap_or(written);
-        let record = line::parse(written, self.offset, self.at, self.now);
-        self.at = record.at_unix_ms;
-        self.bytes += record.text.len();
-        self.records.push(record);
-    }
-
-    fn is_full(&self) -> bool {
-        self.records.len() >= LOG_BATCH_LINES || self.bytes >= LOG_BATCH_BYTES
     }
 }
 
 /// All files of a series with their inodes, oldest first.
 fn listing(path: &Path) -> io::Result<Vec<(File, u64)>> {
     let mut found = Vec::new();
-    for number in 0..=MAX_ROTATED {
-        let path = if number == 0 { path.to_owned() } else { rotated(path, number) };
+    for path in paths(path) {
         match File::open(&path) {
             Ok(file) => {
                 let inode = file.metadata()?.ino();
@@ -341,6 +346,18 @@ fn listing(path: &Path) -> io::Result<Vec<(File, u64)>> {
     // A rename between two of the openings shows one file twice.
     found.dedup_by_key(|(_, inode)| *inode);
     Ok(found)
+}
+
+/// Where the files of a series may be, the current one first; behind the first that is missing there are no more.
+pub(crate) fn paths(current: &Path) -> impl Iterator<Item = PathBuf> {
+    let current = current.to_owned();
+    (0..=MAX_ROTATED).map(move |number| {
+        if number == 0 {
+            current.clone()
+        } else {
+            rotated(&current, number)
+        }
+    })
 }
 
 /// `log_n.jsonl` becomes `log_n.1.jsonl`.
@@ -357,41 +374,22 @@ fn find(found: &[(File, u64)], place: &FilePlace) -> io::Result<Option<usize>> {
     Ok(None)
 }
 
+/// The file of a place that was given up: it stands there empty. The current one may be empty because it is new.
+fn find_emptied(found: &[(File, u64)], place: &FilePlace) -> io::Result<Option<usize>> {
+    for (at, (file, inode)) in found.iter().enumerate().rev().skip(1) {
+        if *inode == place.inode && file.metadata()?.len() == 0 {
+            return Ok(Some(at));
+        }
+    }
+    Ok(None)
+}
+
 fn head(file: &File, bytes: u64) -> io::Result<u64> {
     let bytes = usize::try_from(bytes.min(HEAD_BYTES)).unwrap_or(0);
     let hash = blake3::hash(&read_at(file, 0, bytes)?);
     let mut short = [0; 8];
     short.copy_from_slice(&hash.as_bytes()[..8]);
     Ok(u64::from_be_bytes(short))
-}
-
-fn count_lines(file: &File) -> io::Result<u64> {
-    let (mut position, mut lines) = (0, 0);
-    loop {
-        let chunk = read_at(file, position, READ_BYTES)?;
-        if chunk.is_empty() {
-            return Ok(lines);
-        }
-        position += chunk.len() as u64;
-        lines += chunk.iter().filter(|byte| **byte == b'\n').count() as u64;
-    }
-}
-
-/// Reads up to `wanted` bytes; fewer only at the end of the file.
-fn read_at(file: &File, position: u64, wanted: usize) -> io::Result<Vec<u8>> {
-    let left = file.metadata()?.len().saturating_sub(position);
-    let mut buffer = vec![0; wanted.min(usize::try_from(left).unwrap_or(usize::MAX))];
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match file.read_at(&mut buffer[filled..], position + filled as u64) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    buffer.truncate(filled);
-    Ok(buffer)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The whole tail: files and messages in, batches out, restarts in between.
 
 use super::*;
-use crate::{book::Book, records::Changes, seat::Seat, store::Store};
+use crate::{book::Book, disk::DiskCaps, records::Changes, seat::Seat, store::Store};
 use dora_remote_protocol::{
     agent_to_engine::RunOrder,
     dataflow::{Files, LinkLoss},
@@ -54,13 +54,23 @@ async fn next(batches: &mut mpsc::Receiver<ShipLogs>) -> LogBatch {
     timeout(PATIENCE, batches.recv()).await.unwrap().unwrap().unpack().unwrap()
 }
 
+/// A disk with room for so many bytes of log files, and none that is kept free.
+fn disk(dir: &Path, log_bytes: u64) -> Arc<Disk> {
+    let caps = DiskCaps {
+        log_bytes,
+        free_bytes: Some(0),
+        ..DiskCaps::default()
+    };
+    Arc::new(Disk::new(dir, caps))
+}
+
 fn start(dir: &Path) -> (TailHandle, TailOutputs, StoreHandle, oneshot::Receiver<()>) {
     start_with(dir, Demand::new(LogShipping::Always))
 }
 
 fn start_with(dir: &Path, demand: Demand) -> (TailHandle, TailOutputs, StoreHandle, oneshot::Receiver<()>) {
     let (store, closed) = StoreHandle::start(Store::open(&dir.join("d.redb")).unwrap()).unwrap();
-    let (tail, outputs) = TailHandle::start(store.clone(), demand).unwrap();
+    let (tail, outputs) = TailHandle::start(store.clone(), demand, disk(dir, u64::MAX)).unwrap();
     (tail, outputs, store, closed)
 }
 

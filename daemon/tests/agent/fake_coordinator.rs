@@ -195,7 +195,7 @@ fn router(book: &Book, trust: &Arc<Trust>) -> Router {
             async move { issued }
         })
         .also_for_lapsed::<Renew>()
-        .call(move |_, Heartbeat { engine }| {
+        .call(move |_, Heartbeat { engine, .. }| {
             beat.change(|seen| seen.engine = Some(engine));
             async { Ok(()) }
         })

@@ -139,6 +139,10 @@ impl World {
             build: "0.0.0-test".to_owned(),
             build_time: UNIX_EPOCH,
             clock: Arc::clone(&self.clock),
+            disk: dora_remote_daemon::DiskCaps {
+                free_bytes: Some(0),
+                ..dora_remote_daemon::DiskCaps::default()
+            },
             on_revoked: self.on_revoked,
             policy: self.policy.clone(),
             logs: self.logs,

@@ -124,3 +124,19 @@ fn what_has_no_meaning_here_is_nothing() {
     assert_eq!(translate(event(json!({"Heartbeat": {"ft_stats": null}})), &machine()), []);
     assert_eq!(translate(event(json!("Exit")), &machine()), []);
 }
+
+#[test]
+fn lines_that_could_not_be_written_are_counted() {
+    let lost = |text: &str| translate(log_event(Some("camera"), Some("daemon"), text), &machine());
+    let expected = |lines, why: &str| {
+        [Heard::LinesLost {
+            dataflow: run(),
+            node: node("camera"),
+            lines,
+            why: why.to_owned(),
+        }]
+    };
+    let why = "No space left on device (os error 28)";
+    assert_eq!(lost(&format!("Could not write log to file: {why}")), expected(2, why));
+    assert_eq!(lost(&format!("Could not flush log file: {why}")), expected(1, why));
+}

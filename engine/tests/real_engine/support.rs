@@ -43,6 +43,7 @@ pub(crate) fn act_as_engine() {
         .with_env_filter("info,zenoh=warn")
         .init();
     let config = EngineConfig {
+        node_log_bytes: 1 << 30,
         state_dir: state_dir.into(),
         machine: "here".parse().expect("a name"),
         labels: [("kind".to_owned(), "test".to_owned())].into(),
