@@ -64,7 +64,7 @@ pub const VERBS: &[Needs] = &[
     },
     Needs {
         verb: "status",
-        requests: &[cli::GetStatus::NAME],
+        requests: &[cli::GetStatus::NAME, cli::ListMachines::NAME],
     },
     Needs {
         verb: "audit",

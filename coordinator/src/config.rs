@@ -30,6 +30,8 @@ pub struct CoordinatorConfig {
     pub log_bytes: u64,
     /// Bytes of compressed log lines of one dataflow.
     pub log_bytes_per_dataflow: u64,
+    /// Free space of the disk below which no log lines are stored; when absent, 1 GiB or a twentieth of the disk, whichever is less.
+    pub free_bytes: Option<u64>,
     /// Bytes of uploaded bundles in all.
     pub bundle_bytes: u64,
     /// Addresses that invites name, in the order of trying: `HOST` or `HOST:PORT`, at most [`MAX_INVITE_ADDRESSES`].
@@ -76,6 +78,8 @@ pub struct Options {
     pub log_bytes: Option<u64>,
     /// See [`CoordinatorConfig::log_bytes_per_dataflow`]; 512 MiB when absent.
     pub log_bytes_per_dataflow: Option<u64>,
+    /// See [`CoordinatorConfig::free_bytes`].
+    pub free_bytes: Option<u64>,
     /// See [`CoordinatorConfig::bundle_bytes`]; 1 GiB when absent.
     pub bundle_bytes: Option<u64>,
     /// See [`CoordinatorConfig::advertise`]; none when absent.
@@ -121,6 +125,7 @@ impl Options {
             name: self.name.or(others.name),
             log_bytes: self.log_bytes.or(others.log_bytes),
             log_bytes_per_dataflow: self.log_bytes_per_dataflow.or(others.log_bytes_per_dataflow),
+            free_bytes: self.free_bytes.or(others.free_bytes),
             bundle_bytes: self.bundle_bytes.or(others.bundle_bytes),
             advertise: self.advertise.or(others.advertise),
             trust_domain: self.trust_domain.or(others.trust_domain),
@@ -161,6 +166,7 @@ impl Options {
             identity,
             log_bytes: self.log_bytes.unwrap_or(4 << 30),
             log_bytes_per_dataflow: self.log_bytes_per_dataflow.unwrap_or(512 << 20),
+            free_bytes: self.free_bytes,
             bundle_bytes: self.bundle_bytes.unwrap_or(1 << 30),
             advertise: addresses(self.advertise.unwrap_or_default())?,
             lives: self.lives.checked()?,

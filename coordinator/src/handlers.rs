@@ -77,7 +77,7 @@ pub(crate) fn router(desk: &Desk) -> Router {
 
 pub(crate) async fn status(desk: Desk, asker: Asker) -> Result<CoordinatorStatus, Refusal> {
     let counts = desk.brain.ask(|reply| crate::event::Event::Count { reply }).await?;
-    let about = &desk.about;
+    let (about, space) = (&desk.about, desk.hub.space());
     Ok(CoordinatorStatus {
         identity: about.identity.clone(),
         build: about.build.to_owned(),
@@ -90,6 +90,8 @@ pub(crate) async fn status(desk: Desk, asker: Asker) -> Result<CoordinatorStatus
         dataflows_ended: counts.dataflows_ended,
         log_bytes: desk.hub.bytes(),
         log_bytes_max: about.log_bytes_max,
+        free_bytes: space.free,
+        free_bytes_min: space.keep_free,
         asker: asker.who,
     })
 }

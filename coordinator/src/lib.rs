@@ -57,7 +57,7 @@ use dora_remote_protocol::{
 use event::BrainHandle;
 use handlers::{About, Desk};
 use identity::{Freshness, Own};
-use logs::{demand::Demand, hub::Hub};
+use logs::{demand::Demand, hub::Hub, room::Room};
 use moment::{Moment, unix_ms};
 use redb::Database;
 use registry::{AccessFile, KeeperParts, Registry, Rules};
@@ -387,7 +387,7 @@ impl Prepared {
             secrets,
             stored,
             keeper: Keeper::start(store).map_err(CoordinatorError::Thread)?,
-            hub: Hub::start(logs).map_err(CoordinatorError::Thread)?,
+            hub: Hub::start(logs, Room::new(dir.to_owned(), config.free_bytes)).map_err(CoordinatorError::Thread)?,
             bundles,
             audit,
             store_file,

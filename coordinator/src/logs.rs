@@ -4,3 +4,4 @@ pub(crate) mod demand;
 pub(crate) mod follow;
 pub(crate) mod hub;
 mod pace;
+pub(crate) mod room;

@@ -85,7 +85,7 @@ mod tests {
     fn a_burst_is_told_in_words_once_and_counted_to_the_end() {
         let run = DataflowId(Uuid::from_u128(1));
         let mut losses = Losses::default();
-        let mut add =
+        let add =
             |losses: &mut Losses, node: &str, at| losses.add(run, node.parse().expect("an id"), 2, "no space".to_owned(), at);
         let said = add(&mut losses, "a", 1_000_000);
         assert!(matches!(said, Some(EngineEvent::Message { text, .. }) if text.starts_with("a: ") && text.ends_with("no space")));

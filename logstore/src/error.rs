@@ -40,6 +40,12 @@ pub enum LogStoreError {
     },
 }
 
+impl From<redb::Error> for LogStoreError {
+    fn from(error: redb::Error) -> Self {
+        Self::Disk(Box::new(error))
+    }
+}
+
 macro_rules! from_redb {
     ($($error:ty),*) => {
         $(impl From<$error> for LogStoreError {

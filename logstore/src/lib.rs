@@ -7,6 +7,7 @@
 //! - `times`: the times in each block, so that few blocks are read where times are limited;
 //! - `evict`: what goes when the store is full;
 //! - `block`: how lines stand in a compressed block;
+//! - `file`: the open file, opened anew after a failure;
 //! - `error`: what can go wrong.
 //!
 //! Everything blocks on the disk and belongs on a thread that may. Readers see a snapshot and never hold up the writer. Who may
@@ -15,6 +16,7 @@
 mod block;
 mod error;
 mod evict;
+mod file;
 mod filter;
 mod read;
 mod store;

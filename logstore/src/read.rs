@@ -13,7 +13,7 @@ use dora_remote_protocol::{
     log_line::{LogItem, LogLine},
     packed::Packed,
 };
-use redb::{ReadOnlyTable, ReadableDatabase};
+use redb::ReadOnlyTable;
 
 /// Some consecutive lines.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 use crate::{
     block::{BLOCK_BYTES, Entry, Lost, pack},
     error::LogStoreError,
+    file::LogFile,
     times::{Times, TimesTables},
 };
 use dora_remote_protocol::{
@@ -11,7 +12,7 @@ use dora_remote_protocol::{
     log_line::{LogBatch, LogSource},
     name::MachineName,
 };
-use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
+use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 use std::{collections::BTreeMap, path::Path};
 
 /// How much a store may hold, in bytes of compressed blocks. The file itself has some more: pages are not always full, and space
@@ -40,7 +41,7 @@ pub struct Appended {
 /// Log lines of many dataflows in one file. Cheap to share behind an `Arc`; writers take turns.
 #[derive(Debug)]
 pub struct LogStore {
-    pub(crate) db: Database,
+    pub(crate) db: LogFile,
     caps: Caps,
 }
 
@@ -50,13 +51,7 @@ impl LogStore {
     /// # Errors
     /// [`LogStoreError::Open`] when the file cannot be used or is in use, [`LogStoreError::Format`] when it is not of this format.
     pub fn open(path: &Path, caps: Caps) -> Result<Self, LogStoreError> {
-        let db = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create(path)
-            .map_err(|error| LogStoreError::Open {
-                path: path.to_owned(),
-                source: Box::new(error.into()),
-            })?;
+        let db = LogFile::open(path)?;
         let transaction = db.begin_write()?;
         let found = {
             let mut meta = transaction.open_table(META)?;
@@ -87,6 +82,10 @@ impl LogStore {
     /// # Errors
     /// [`LogStoreError`] when the disk fails; nothing is stored then.
     pub fn append(&self, batches: &[(MachineName, LogBatch)]) -> Result<Vec<Appended>, LogStoreError> {
+        self.db.judge(self.append_to_file(batches))
+    }
+
+    fn append_to_file(&self, batches: &[(MachineName, LogBatch)]) -> Result<Vec<Appended>, LogStoreError> {
         let transaction = self.db.begin_write()?;
         let mut answers = Vec::with_capacity(batches.len());
         {
@@ -111,10 +110,13 @@ impl LogStore {
     /// # Errors
     /// [`LogStoreError`] when the disk fails; nothing is removed then.
     pub fn forget(&self, dataflow: DataflowId) -> Result<(), LogStoreError> {
-        let transaction = self.db.begin_write()?;
-        Tables::open(&transaction)?.forget(dataflow)?;
-        transaction.commit()?;
-        Ok(())
+        let forget = || {
+            let transaction = self.db.begin_write()?;
+            Tables::open(&transaction)?.forget(dataflow)?;
+            transaction.commit()?;
+            Ok(())
+        };
+        self.db.judge(forget())
     }
 
     /// Highest sequence number of a dataflow, 0 while it has none.
@@ -383,9 +385,6 @@ const FORMAT: u64 = 3;
 const FORMAT_KEY: &str = "format";
 const BYTES_KEY: &str = "bytes";
 const AGE_KEY: &str = "age";
-
-/// Memory for pages of the file; redb would take 1 GiB.
-const CACHE_BYTES: usize = 32 << 20;
 
 #[cfg(test)]
 mod tests;

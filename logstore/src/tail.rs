@@ -9,7 +9,6 @@ use crate::{
     times::BlockTimes,
 };
 use dora_remote_protocol::ids::DataflowId;
-use redb::ReadableDatabase;
 
 /// A search for the last so many wanted lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -162,6 +162,10 @@ pub struct CoordinatorStatus {
     pub log_bytes: u64,
     /// Bound of that store in bytes.
     pub log_bytes_max: u64,
+    /// Free space of its disk in bytes.
+    pub free_bytes: u64,
+    /// Free space in bytes below which it stores no more log lines.
+    pub free_bytes_min: u64,
     /// Role under which the asker was admitted, and the asker's SPIFFE id.
     pub asker: String,
 }

@@ -21,3 +21,4 @@ pub mod raw_ask;
 pub mod raw_peer;
 pub mod relay;
 pub mod run_cli;
+pub mod small_disk;

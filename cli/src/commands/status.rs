@@ -8,7 +8,31 @@ use crate::{
     output::{json::Status, progress::bytes, table::Table, time::relative},
 };
 use dora_remote_link::DialKind;
-use dora_remote_protocol::{cli_to_coordinator::GetStatus, limits::QUERY_DEADLINE};
+use dora_remote_protocol::{
+    cli_to_coordinator::{GetStatus, ListMachines},
+    limits::QUERY_DEADLINE,
+    machine::MachineSummary,
+};
+
+/// What machines take of their disks, where it was measured.
+fn disks(machines: &[MachineSummary]) -> Table {
+    let mut table = Table::new(&["MACHINE", "LOGS", "ENDED", "BUNDLES", "STORE", "FREE"]);
+    let of = |used, most| format!("{} of {}", bytes(used), bytes(most));
+    for (machine, disk) in machines
+        .iter()
+        .filter_map(|machine| Some((&machine.name, machine.disk.as_ref()?)))
+    {
+        table.row(vec![
+            machine.to_string(),
+            of(disk.log_bytes, disk.log_bytes_max),
+            of(disk.ended_bytes, disk.ended_bytes_max),
+            bytes(disk.bundle_bytes),
+            bytes(disk.store_bytes),
+            format!("{}, {} kept free", bytes(disk.free_bytes), bytes(disk.free_bytes_min)),
+        ]);
+    }
+    table
+}
 
 /// Shows the status.
 ///
@@ -17,15 +41,17 @@ use dora_remote_protocol::{cli_to_coordinator::GetStatus, limits::QUERY_DEADLINE
 pub async fn run(context: &Context) -> Result<Exit, Failure> {
     let asking = async |session: &Session| {
         let status = session.call("ask for the status", &GetStatus {}, QUERY_DEADLINE).await;
+        let machines = session.call("list the machines", &ListMachines {}, QUERY_DEADLINE).await;
         Ok((
             status.map_err(Failure::looking)?,
+            machines.map_err(Failure::looking)?,
             session.peer().await.rtt(),
             session.address().to_string(),
         ))
     };
-    let (status, rtt, address) = context.in_session(DialKind::Command, asking).await?;
+    let (status, machines, rtt, address) = context.in_session(DialKind::Command, asking).await?;
     if context.printer.is_json() {
-        context.printer.document(&Status::of(&status, address))?;
+        context.printer.document(&Status::of(&status, &machines, address))?;
         return Ok(Exit::Ok);
     }
     let mut table = Table::new(&["COORDINATOR", ""]);
@@ -54,7 +80,19 @@ pub async fn run(context: &Context) -> Result<Exit, Failure> {
         "logs",
         format!("{} of {}", bytes(status.log_bytes), bytes(status.log_bytes_max)),
     );
+    row(
+        "disk",
+        format!(
+            "{} free, {} kept free",
+            bytes(status.free_bytes),
+            bytes(status.free_bytes_min)
+        ),
+    );
     row("you are", status.asker);
     context.printer.table(&table)?;
+    let disks = disks(&machines);
+    if !disks.is_empty() {
+        context.printer.table(&disks)?;
+    }
     Ok(Exit::Ok)
 }

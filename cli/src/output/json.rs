@@ -13,6 +13,7 @@ use dora_remote_protocol::{
     name::{DataflowName, MachineName},
 };
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// Version of the machine form.
 pub const SCHEMA: u32 = 1;
@@ -249,8 +250,14 @@ pub struct Status<'a> {
     pub log_bytes: u64,
     /// Bound of that store.
     pub log_bytes_max: u64,
+    /// Free space of the coordinator's disk, in bytes.
+    pub free_bytes: u64,
+    /// Free space below which it stores no more log lines.
+    pub free_bytes_min: u64,
     /// Who asks, and in which role.
     pub asker: &'a str,
+    /// What each machine takes of its disk, where it was measured.
+    pub disks: BTreeMap<&'a MachineName, Disk>,
 }
 
 /// One line of a feed.
@@ -502,7 +509,7 @@ impl<'a> From<&'a Quarantine> for Twin<'a> {
 impl<'a> Status<'a> {
     /// The document of one answer.
     #[must_use]
-    pub fn of(status: &'a CoordinatorStatus, address: String) -> Self {
+    pub fn of(status: &'a CoordinatorStatus, machines: &'a [MachineSummary], address: String) -> Self {
         Self {
             schema: SCHEMA,
             address,
@@ -518,7 +525,13 @@ impl<'a> Status<'a> {
             dataflows_ended: status.dataflows_ended,
             log_bytes: status.log_bytes,
             log_bytes_max: status.log_bytes_max,
+            free_bytes: status.free_bytes,
+            free_bytes_min: status.free_bytes_min,
             asker: &status.asker,
+            disks: machines
+                .iter()
+                .filter_map(|machine| Some((&machine.name, machine.disk.as_ref()?.into())))
+                .collect(),
         }
     }
 }

@@ -274,6 +274,8 @@ fn status() -> CoordinatorStatus {
         dataflows_ended: 4,
         log_bytes: 1024,
         log_bytes_max: 4096,
+        free_bytes: 1 << 20,
+        free_bytes_min: 1 << 10,
         asker: "spiffe://lab/admin/ann".to_owned(),
     }
 }

@@ -130,7 +130,7 @@ impl Room {
         let parts = Parts {
             stored,
             keeper: Keeper::start(store).unwrap(),
-            hub: Hub::start(logs).unwrap(),
+            hub: Hub::start(logs, crate::logs::room::Room::new(dir.path().to_owned(), Some(0))).unwrap(),
             bundles: Bundles::open(&dir.path().join("bundles"), 1 << 20).unwrap(),
             view: view.clone(),
             tasks: tasks.clone(),

@@ -3,7 +3,10 @@
 //! The queue in front of the writer is bounded: when it is full, a machine that ships lines waits for its answer and keeps them, which
 //! is what its spool is for.
 
-use super::pace::{Behind, Pace};
+use super::{
+    pace::{Behind, Pace},
+    room::{Room, Space},
+};
 use dora_remote_logstore::{Filter, LogStore, Page};
 use dora_remote_protocol::{
     daemon_to_coordinator::ShipLogs,
@@ -54,6 +57,7 @@ struct Inner {
 #[derive(Debug)]
 struct Shared {
     store: LogStore,
+    room: Room,
     flows: Mutex<BTreeMap<DataflowId, Flow>>,
     bytes: AtomicU64,
 }
@@ -78,11 +82,12 @@ enum Job {
 
 impl Hub {
     /// Starts the thread.
-    pub(crate) fn start(store: LogStore) -> io::Result<Self> {
+    pub(crate) fn start(store: LogStore, room: Room) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             bytes: AtomicU64::new(store.bytes().unwrap_or(0)),
             flows: Mutex::new(BTreeMap::new()),
             store,
+            room,
         });
         let (queue, jobs) = mpsc::channel(QUEUE);
         let thread = thread::Builder::new().name("logs".to_owned()).spawn({
@@ -198,6 +203,11 @@ impl Hub {
         self.inner.shared.bytes.load(Ordering::Relaxed)
     }
 
+    /// Space of the disk under the store.
+    pub(crate) fn space(&self) -> Space {
+        self.inner.shared.room.space()
+    }
+
     async fn blocking<T: Send + 'static>(
         &self,
         read: impl FnOnce(&LogStore) -> Result<T, dora_remote_logstore::LogStoreError> + Send + 'static,
@@ -266,6 +276,14 @@ impl Shared {
 
     fn write(&self, batches: &[(MachineName, LogBatch)], replies: Vec<oneshot::Sender<Result<u64, Refusal>>>) {
         if batches.is_empty() {
+            return;
+        }
+        if !self.room.has_some() {
+            tracing::warn!("the disk is nearly full: machines keep their log lines and try again");
+            for reply in replies {
+                let full = Refusal::new(RefusalCode::Busy, "the coordinator's disk has no room for log lines");
+                drop(reply.send(Err(full)));
+            }
             return;
         }
         match self.store.append(batches) {

@@ -49,6 +49,35 @@ fn doubles_and_older_epochs_are_dropped_and_acknowledged() {
 }
 
 #[test]
+fn a_gap_without_lines_is_told_once_however_often_it_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let gap = |epoch, lost| LogBatch {
+        records: Vec::new(),
+        ..batch("n", epoch, lost, 1..=1)
+    };
+    store.append(&[(machine("a"), batch("n", 1, 0, 1..=2))]).unwrap();
+    for _ in 0..3 {
+        store.append(&[(machine("a"), gap(5, 40))]).unwrap();
+    }
+    store.append(&[(machine("a"), batch("n", 5, 0, 3..=3))]).unwrap();
+    // Sent again by an agent that was killed before it heard of the answer.
+    store
+        .append(&[(machine("a"), gap(5, 40)), (machine("a"), batch("n", 5, 0, 3..=4))])
+        .unwrap();
+    let page = store.read(flow(), 0, &Filter::default(), usize::MAX).unwrap();
+    let gaps: Vec<_> = page.items.iter().filter(|item| !matches!(item, LogItem::Lines(_))).collect();
+    assert_eq!(
+        gaps,
+        [&LogItem::Gap {
+            lines: 40,
+            next_after: 3
+        }]
+    );
+    assert_eq!(texts(&store, &Filter::default()), ["n1", "n2", "n3", "n4"]);
+}
+
+#[test]
 fn the_same_node_on_two_machines_has_two_positions() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
