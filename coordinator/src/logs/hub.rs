@@ -20,7 +20,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
     time::Instant,
@@ -58,6 +58,8 @@ struct Inner {
 struct Shared {
     store: LogStore,
     room: Room,
+    /// Whether there was no room at the last look.
+    is_full: AtomicBool,
     flows: Mutex<BTreeMap<DataflowId, Flow>>,
     bytes: AtomicU64,
 }
@@ -88,6 +90,7 @@ impl Hub {
             flows: Mutex::new(BTreeMap::new()),
             store,
             room,
+            is_full: AtomicBool::new(false),
         });
         let (queue, jobs) = mpsc::channel(QUEUE);
         let thread = thread::Builder::new().name("logs".to_owned()).spawn({
@@ -278,8 +281,14 @@ impl Shared {
         if batches.is_empty() {
             return;
         }
-        if !self.room.has_some() {
-            tracing::warn!("the disk is nearly full: machines keep their log lines and try again");
+        let has_room = self.room.has_some();
+        if self.is_full.swap(!has_room, Ordering::Relaxed) == has_room {
+            match has_room {
+                true => tracing::info!("there is room for log lines again"),
+                false => tracing::warn!("the disk is nearly full: machines keep their log lines and try again"),
+            }
+        }
+        if !has_room {
             for reply in replies {
                 let full = Refusal::new(RefusalCode::Busy, "the coordinator's disk has no room for log lines");
                 drop(reply.send(Err(full)));
