@@ -119,6 +119,6 @@ impl Disk {
 
     fn floor(&self, space: Space) -> u64 {
         const MOST: u64 = 1 << 30;
-        self.caps.free_bytes.unwrap_or((space.total / 20).min(MOST))
+        self.caps.free_bytes.unwrap_or_else(|| (space.total / 20).min(MOST))
     }
 }

@@ -129,6 +129,7 @@ fn numbers(store: &LogStore) -> Vec<u64> {
             let LogItem::Lines(lines) = item else {
                 panic!("nothing is missing: {item:?}");
             };
+            let lines = lines.lines().unwrap();
             found.extend(
                 lines
                     .iter()

@@ -35,7 +35,7 @@ impl Room {
         let total = found.blocks().saturating_mul(found.fragment_size());
         Space {
             free: found.blocks_available().saturating_mul(found.fragment_size()),
-            keep_free: self.keep_free.unwrap_or((total / 20).min(MOST)),
+            keep_free: self.keep_free.unwrap_or_else(|| (total / 20).min(MOST)),
         }
     }
 

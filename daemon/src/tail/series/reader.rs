@@ -87,7 +87,7 @@ impl Reader {
         self.records.push(record);
     }
 
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.records.len() >= LOG_BATCH_LINES || self.bytes >= LOG_BATCH_BYTES
     }
 }
