@@ -281,7 +281,7 @@ impl Connection {
 fn too_old() -> Refusal {
     let text = "the engine of the machine is of an older build, which cannot do that";
     Refusal::new(RefusalCode::VersionMismatch, text)
-        .hint("stop the dataflow and start it again: it gets an engine of the present build")
+        .hint("an engine of the present build takes over when no dataflow runs on the machine and its daemon is restarted")
 }
 
 async fn send(writer: &mut OwnedWriteHalf, what: &impl Serialize) -> Result<(), EngineError> {

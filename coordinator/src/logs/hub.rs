@@ -300,12 +300,12 @@ impl Shared {
                 for (done, reply) in appended.into_iter().zip(replies) {
                     // An asker that went away sends its lines again, and they are dropped then.
                     drop(reply.send(Ok(done.acked_offset)));
-                    if done.stored_lines > 0
-                        && let Some(flow) = self.flows().get_mut(&done.dataflow)
+                    // A gap is news as well, though it stores no line.
+                    if let Some(flow) = self.flows().get_mut(&done.dataflow)
+                        && done.last_seq > flow.progress.borrow().last_seq
                     {
                         flow.pace.stored(done.last_seq, Instant::now());
-                        flow.progress
-                            .send_modify(|progress| progress.last_seq = progress.last_seq.max(done.last_seq));
+                        flow.progress.send_modify(|progress| progress.last_seq = done.last_seq);
                     }
                 }
             }
