@@ -195,8 +195,8 @@ impl Pace {
             Mode::Drain { rival: Some(_), .. } => self.drained(now, round.smallest),
             Mode::Drain { rival: None, .. } => self.drained(now, mean),
         }
-        // While a queue is there that we have not made, it would tell nothing.
-        if now >= self.drain_at && self.above.rounds <= 1 {
+        // While a queue is there that we have not made, or we make none, it would tell nothing.
+        if now >= self.drain_at && self.above.rounds <= 1 && !round.app_limited {
             match std::mem::replace(&mut self.mode, Mode::Delay) {
                 Mode::Delay => self.drain(now, mean, None),
                 Mode::Compete(rival) => self.drain(now, mean, Some(rival)),

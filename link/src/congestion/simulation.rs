@@ -101,6 +101,12 @@ impl Simulation {
         self.drive(number, 0);
     }
 
+    /// Lets a sender that rests say a few words.
+    pub(super) fn say(&mut self, number: usize) {
+        self.flows[number][0].words = Some(&[0; 300]);
+        self.drive(number, 0);
+    }
+
     /// Lets time pass.
     pub(super) fn run(&mut self, span: Duration) -> Figures {
         let until = self.now + span;

@@ -167,6 +167,29 @@ fn after_a_cut_it_is_soon_as_fast_as_before() {
 }
 
 #[test]
+fn a_flow_that_rested_or_said_little_is_as_fast_as_before() {
+    for words in [false, true] {
+        let mut world = Simulation::new(Path::new(10.0, 100, 500), 1);
+        let one = world.add(ours());
+        world.run(20 * SECOND);
+        world.set_busy(one, false);
+        world.run(5 * SECOND);
+        for _ in 0..600 {
+            if words {
+                world.say(one);
+            }
+            world.run(SECOND / 5);
+        }
+        world.set_busy(one, true);
+        let after = world.run(5 * SECOND);
+        note(format_args!(
+            "after two minutes of rest, with words now and then: {words}: {after}"
+        ));
+        assert!(after.shares[0] > 0.7 && after.wait(99) < SECOND / 10, "{after}");
+    }
+}
+
+#[test]
 fn beside_cubic_it_gets_a_quarter_and_gives_the_queue_up_when_that_ends() {
     let mut all = Vec::new();
     for (megabits, round_trip, queue) in [

@@ -26,6 +26,8 @@ pub(super) struct End {
     stream: Option<StreamId>,
     /// Whether it has something to send.
     pub(super) busy: bool,
+    /// A few words to say, whether busy or not.
+    pub(super) words: Option<&'static [u8]>,
     /// Bytes that were read.
     pub(super) received: u64,
 }
@@ -67,6 +69,7 @@ impl End {
             remote,
             stream: None,
             busy: true,
+            words: None,
             received: 0,
         }
     }
@@ -125,6 +128,9 @@ impl End {
             self.received += self.stream.map_or(0, |stream| read(connection, stream));
         } else if let Some(stream) = self.stream.filter(|_| self.busy) {
             while connection.send_stream(stream).write(&[0; 16_384]).is_ok() {}
+        }
+        if let Some((stream, words)) = self.stream.zip(self.words.take()) {
+            let _ = connection.send_stream(stream).write(words);
         }
         let mut sent = Vec::new();
         let mut buffer = Vec::new();
