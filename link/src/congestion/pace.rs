@@ -26,6 +26,8 @@ pub(super) struct Pace {
     cut_at: Option<Instant>,
     /// The largest window of late, in which there was no queue of somebody else.
     high: f64,
+    /// The mean of the round before.
+    last_mean: f64,
     /// The rounds above the target in a row.
     above: Pressed,
     /// When to look next at what the path is like without us.
@@ -71,6 +73,7 @@ impl Pace {
             slow_start: Samples::default(),
             cut_at: None,
             high: Self::INITIAL_BYTES as f64,
+            last_mean: f64::INFINITY,
             above: Pressed::default(),
             drain_at: now,
             wary_until: None,
@@ -207,7 +210,9 @@ impl Pace {
     }
 
     fn follow_delay(&mut self, now: Instant, mean: f64, smallest: f64) {
-        let ratio = (self.wanted() / mean).clamp(0.5, 2.0);
+        // One late round may be the doing of a busy machine.
+        let last = std::mem::replace(&mut self.last_mean, mean);
+        let ratio = (self.wanted() / mean.min(last)).clamp(0.5, 2.0);
         self.window *= 0.5 + 0.5 * ratio;
         self.high = (self.high * (1.0 - mean / HIGH_FADES).max(0.0)).max(self.window);
         if ratio >= NEARLY {
@@ -365,7 +370,7 @@ const LOSS_CUT: f64 = 0.7;
 /// Share of the delay from which on the target counts as met.
 const NEARLY: f64 = 0.97;
 /// Rounds above the target in a row after which, and the share of the window below which, we have given way.
-const GIVEN_WAY_ROUNDS: u32 = 9;
+const GIVEN_WAY_ROUNDS: u32 = 8;
 const GIVEN_WAY: f64 = 0.5;
 /// Seconds in which the largest window is forgotten.
 const HIGH_FADES: f64 = 60.0;
@@ -375,7 +380,7 @@ const FIRST_LOOK_ROUNDS: f64 = 6.0;
 const REMEASURE: Duration = Duration::from_secs(10);
 const REMEASURE_ROUNDS: f64 = 10.0;
 /// Rounds of giving way after which a rival that was there lately is taken to be back.
-const WARY_ROUNDS: u32 = 4;
+const WARY_ROUNDS: u32 = 3;
 /// Shortest time between two looks.
 const LOOK_AGAIN: Duration = Duration::from_secs(3);
 /// Looks in a row at the same delay after which it is the path's.
