@@ -7,6 +7,7 @@
 mod flood;
 mod follower;
 mod happen;
+mod history;
 mod stand;
 mod table;
 mod tally;
@@ -14,6 +15,7 @@ mod tally;
 pub use flood::{Consumer, Flood, Seen};
 pub use follower::Follower;
 pub use happen::Link;
+pub use history::{History, Read};
 pub use stand::{Report, Stand};
 pub use table::{Load, Row};
 pub use tally::{Return, Tally};

@@ -87,6 +87,15 @@ pub fn signal(pid: u32, signal: Signal) {
     let _ = kill(pid, signal);
 }
 
+/// Most memory that a process has held at once so far, in bytes; 0 when it is gone.
+#[must_use]
+pub fn peak_memory(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = peak.and_then(|peak| peak.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.unwrap_or_default() << 10
+}
+
 /// Processor time of a process so far, in seconds, all threads included; 0 when it is gone.
 #[must_use]
 pub fn cpu_seconds(pid: u32) -> f64 {

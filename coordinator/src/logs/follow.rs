@@ -46,7 +46,7 @@ pub(crate) async fn serve(
         let page = hub.read(dataflow, cursor, &filter).await?;
         cursor = page.next_after;
         let catches_up = !is_caught_up && cursor >= last_at_open;
-        let behind = if is_caught_up && !page.at_end {
+        let behind = if request.follow && is_caught_up && !page.at_end {
             hub.behind(dataflow, cursor).filter(|behind| behind.is_worth_telling())
         } else {
             None

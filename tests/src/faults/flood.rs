@@ -1,18 +1,18 @@
 //! A node that prints without end, and a reader of lines that costs little: for measurements of rates.
 
-use crate::{binary, cluster::Cluster, python, run_cli::Cli};
+use crate::{binary, cluster::Cluster, patience, python, run_cli::Cli};
 use std::{
     fs,
     io::{BufRead, BufReader},
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-/// The node. It prints lines of 25 bytes as fast as it can until it is stopped or has printed `LINES`, and notes in files of its own
-/// how many there are and after which of them it stood still.
+/// The node. Once there is a file `go`, it prints lines of 25 bytes as fast as it can until it is stopped or has printed `LINES`, and
+/// notes in files of its own how many there are and before which of them it stood still.
 const NODE: &str = r#"
 import os
 import struct
@@ -25,6 +25,8 @@ folder, lines = os.environ["NOTES"], int(os.environ["LINES"])
 
 
 def write():
+    while not os.path.exists(folder + "/go") and not stopped.is_set():
+        time.sleep(0.01)
     printed = os.open(folder + "/printed", os.O_CREAT | os.O_WRONLY)
     number, before = 0, time.time_ns()
     with open(folder + "/pauses", "w") as pauses:
@@ -56,16 +58,18 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// Starts one that prints until it is stopped.
+    /// Starts one that prints at once and until it is stopped.
     ///
     /// # Panics
     /// When it does not start.
     #[must_use]
     pub fn start(cluster: &Cluster, name: &str) -> Self {
-        Self::of_lines(cluster, name, u64::MAX)
+        let flood = Self::of_lines(cluster, name, u64::MAX);
+        flood.go();
+        flood
     }
 
-    /// Starts one that prints `lines` and then waits for its stop.
+    /// Starts one that waits for [`Self::go`], prints `lines`, and waits for its stop.
     ///
     /// # Panics
     /// When it does not start.
@@ -86,6 +90,14 @@ nodes:
         let yaml = cluster.flow(name, &[("dataflow.yml", &yaml), ("flood.py", NODE)]);
         cluster.cli().run(&["start", &yaml, "--detach", "--name", name]).exits_with(0);
         Self { notes }
+    }
+
+    /// Lets it print.
+    ///
+    /// # Panics
+    /// When its folder cannot be written.
+    pub fn go(&self) {
+        fs::write(self.notes.join("go"), []).expect("our own folder");
     }
 
     /// Lines that it has printed, to the hundred.
@@ -126,6 +138,8 @@ pub struct Seen {
     pub lines: u64,
     /// Number of the first one.
     pub first: u64,
+    /// When the first one came.
+    pub first_at: Option<Instant>,
     /// Number of the last one.
     pub last: u64,
     /// Lines that are not the one after the line before them.
@@ -147,7 +161,7 @@ impl Seen {
         let digits = line[at + WORD.len()..].iter().take_while(|byte| byte.is_ascii_digit());
         let number = digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
         if self.lines == 0 {
-            self.first = number;
+            (self.first, self.first_at) = (number, Some(Instant::now()));
         } else if number != self.last + 1 {
             self.wrong += 1;
         }
@@ -202,6 +216,33 @@ impl Consumer {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Waits until it has seen this line, or later ones.
+    ///
+    /// # Panics
+    /// When that takes longer than `deadline`.
+    #[track_caller]
+    pub fn until_line(&self, number: u64, deadline: Duration) {
+        patience::until_within(deadline, &format!("line {number}"), || {
+            (self.seen().last >= number).then_some(())
+        });
+    }
+
+    /// Waits for the end of the command, which `watch` looks at meanwhile, and of what it has written.
+    ///
+    /// # Panics
+    /// When that takes longer than `deadline`.
+    pub fn finish(&mut self, deadline: Duration, mut watch: impl FnMut(u32)) -> ExitStatus {
+        let pid = self.pid();
+        let status = patience::until_within(deadline, "the end of a command", || {
+            watch(pid);
+            self.child.try_wait().expect("our own child")
+        });
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("a reader of lines");
+        }
+        status
     }
 
     /// Kills the command; what it has written before is still read.
