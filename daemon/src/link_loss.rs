@@ -68,7 +68,8 @@ pub(crate) async fn run(heard: Heard, supervisor: SupervisorHandle, store: Store
     let mut view = supervisor.view();
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut written = store.run(|store| store.heard()).await?.map(|record| record.not_after);
+    let record = store.run(|store| store.heard()).await?;
+    let mut written = record.filter(|record| record.boot == boot).map(|record| record.not_after);
     loop {
         let (shortest, alone) = {
             let view = view.borrow_and_update();

@@ -181,3 +181,59 @@ fn two_engines_are_told_apart_by_their_places_and_ids() {
     assert_eq!(changes.engine_cursors.unwrap()[&second], (newer, 1));
     assert_eq!((book.alive_in(Seat::default()), book.alive_in(second)), (ids, vec![]));
 }
+
+#[test]
+fn silence_ends_what_has_processes_and_must_not_go_on_alone_and_is_told_once() {
+    let (mut book, ids) = book_with(0);
+    assert!(ids.is_empty() && book.shortest_silence().is_none());
+    let mut changes = Changes::default();
+    let s = Duration::from_secs;
+    let policies = [
+        LinkLoss::Keep,
+        LinkLoss::StopAfter { silence_ms: 30_000 },
+        LinkLoss::StopAfter { silence_ms: 60_000 },
+        LinkLoss::StopAfter { silence_ms: 5_000 },
+    ];
+    let ids: Vec<_> = (1..).map(|n| DataflowId(Uuid::from_u128(n))).zip(policies).collect();
+    for (id, link_loss) in &ids {
+        let plan = RunPlan {
+            link_loss: *link_loss,
+            ..plan(*id, &[("a", "m")])
+        };
+        book.add(plan, &mut changes);
+    }
+    let [keeps, short, long, prepared] = [0, 1, 2, 3].map(|at: usize| ids[at].0);
+    for id in [keeps, short, long] {
+        book.update(id, &mut changes, |state| state.phase = RunPhase::Running);
+    }
+    assert_eq!(
+        book.shortest_silence(),
+        Some(s(5)),
+        "one that is prepared may be spawned at any time"
+    );
+    assert!(
+        book.ended_by_silence(s(29)).is_empty(),
+        "what is prepared has no process: {prepared}"
+    );
+    assert_eq!(book.ended_by_silence(s(30)), [short]);
+    assert_eq!(book.ended_by_silence(s(60)), [short, long]);
+
+    let mut changes = Changes::default();
+    assert!(book.lose_link(short, 77, s(31), &mut changes));
+    assert!(!book.lose_link(short, 99, s(32), &mut changes), "told once");
+    let [event] = changes.events.as_slice() else {
+        panic!("{changes:?}");
+    };
+    assert_eq!(
+        (event.at_unix_ms, event.what.clone()),
+        (77, Lifecycle::LinkLost { silent_ms: 31_000 })
+    );
+    assert_eq!(changes.messages.len(), 1);
+    assert!(changes.states[0].1.link_lost && changes.states[0].1.phase == RunPhase::Stopping);
+    // Heard again or not, what was begun is ended.
+    assert!(book.stops_alone());
+    assert_eq!(book.ended_by_silence(s(0)), [short]);
+    book.end(short, 80, vec![], String::new(), &mut changes);
+    assert!(!book.stops_alone() && book.ended_by_silence(s(31)).is_empty());
+    assert!(!book.lose_link(short, 99, s(32), &mut changes), "it has ended");
+}

@@ -8,6 +8,7 @@ mod fake_coordinator;
 mod fake_engine;
 mod files;
 mod life;
+mod link_loss;
 mod log;
 mod policy;
 mod relay;

@@ -10,18 +10,7 @@ use dora_remote_protocol::{ids::DataflowId, machine::Lifecycle};
 
 async fn running(world: &World) -> (DataflowId, Vec<u32>) {
     let dataflow = world.start("nodes: []").await;
-    let pid = |what: Lifecycle| match what {
-        Lifecycle::NodeStarted { pid, .. } => Some(pid),
-        _ => None,
-    };
-    let pids = world
-        .book
-        .until("both nodes", |seen| {
-            let pids: Vec<_> = seen.of(dataflow).into_iter().filter_map(pid).collect();
-            (pids.len() == 2).then_some(pids)
-        })
-        .await;
-    (dataflow, pids)
+    (dataflow, world.both_pids(dataflow).await)
 }
 
 fn revoke(world: &World) {

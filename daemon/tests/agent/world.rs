@@ -12,7 +12,7 @@ use dora_remote_protocol::{
     coordinator_to_daemon::{PrepareRun, SpawnRun, StopRun},
     dataflow::{Files, Labels, LinkLoss, PlacedNode},
     ids::DataflowId,
-    machine::LogShipping,
+    machine::{Lifecycle, LogShipping},
     refusal::RefusalCode,
     request::Request,
 };
@@ -212,6 +212,20 @@ impl World {
             by: "spiffe://lab/operator/olga".to_owned(),
             link_loss: LinkLoss::Keep,
         }
+    }
+
+    /// The processes of a run's two nodes, once both were told of.
+    pub(crate) async fn both_pids(&self, dataflow: DataflowId) -> Vec<u32> {
+        let pid = |what: Lifecycle| match what {
+            Lifecycle::NodeStarted { pid, .. } => Some(pid),
+            _ => None,
+        };
+        self.book
+            .until("both nodes", |seen| {
+                let pids: Vec<_> = seen.of(dataflow).into_iter().filter_map(pid).collect();
+                (pids.len() == 2).then_some(pids)
+            })
+            .await
     }
 
     /// Prepares and spawns a run.
