@@ -142,6 +142,31 @@ fn a_node_whose_file_is_missing() {
 }
 
 #[test]
+fn settings_beside_the_dataflow_that_are_not_understood() {
+    let home = Home::new();
+    fs::write(home.path().join("node.py"), "").expect("written");
+    fs::write(home.path().join("flow.yml"), "nodes:\n  - id: a\n    path: node.py\n").expect("written");
+    for (settings, words) in [
+        ("\non-link-los = 'keep'\n", ["line 2", "unknown field `on-link-los`"]),
+        ("on-link-loss = 'stop-after=1s'\n", ["line 1", "at least 5s"]),
+    ] {
+        fs::write(home.path().join(".dora-remote.toml"), settings).expect("written");
+        // The flag does not excuse the file.
+        let output = home.run(&["start", "flow.yml", "--on-link-loss", "keep"]);
+        let told = stderr(&output);
+        assert_eq!(exit(&output), 2, "{told}");
+        let all = words.iter().chain(&[".dora-remote.toml", "nothing was changed"]);
+        assert!(all.clone().all(|word| told.contains(word)), "{told}");
+    }
+    let output = home.run(&["start", "flow.yml", "--on-link-loss", "stop-after=soon"]);
+    assert!(
+        exit(&output) == 2 && stderr(&output).contains("stop-after=soon"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
 fn no_coordinator_is_named() {
     insta::assert_snapshot!(Home::new().seen(&["list"]));
 }
