@@ -213,7 +213,8 @@ impl Book {
         let Some(dataflow) = dataflow else {
             return;
         };
-        let Some(run) = self.runs.get_mut(&dataflow) else {
+        // An older engine may have prepared a run that was then given to a newer one.
+        let Some(run) = self.runs.get_mut(&dataflow).filter(|run| run.plan.seat == seat) else {
             return;
         };
         match what {

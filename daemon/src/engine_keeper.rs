@@ -197,20 +197,20 @@ impl Keeper {
     async fn leave(&self) -> Result<(), StoreError> {
         let seat = self.seat;
         self.store.run(move |store| store.remove_engine(seat)).await?;
-        self.standing.older_has_ended();
+        self.standing.older_has_ended(seat);
         Ok(())
     }
 
     /// Whether a run of this engine has not ended.
     fn is_busy(&self) -> bool {
-        self.supervisor.view().borrow().busy[self.seat.index()]
+        self.supervisor.view().borrow().runs[self.seat.index()] > 0
     }
 
     /// Orders an engine that drains to end once it has no run left; waits for ever otherwise. `engine` leads to it.
     async fn drain(&self, engine: &EngineHandle) -> Infallible {
         let mut view = self.supervisor.view();
         loop {
-            let idle = view.wait_for(|view| !view.busy[self.seat.index()]).await.is_ok();
+            let idle = view.wait_for(|view| view.runs[self.seat.index()] == 0).await.is_ok();
             if !self.drains || !idle {
                 return pending().await;
             }
@@ -242,7 +242,7 @@ impl Keeper {
                         engine: welcome.engine,
                         pid: welcome.pid,
                         dora_version: welcome.dora_version.clone(),
-                        older: 0,
+                        older: Vec::new(),
                     };
                     (living.answered, complained) = (true, false);
                     info!(engine = %welcome.engine, pid = welcome.pid, runs = welcome.runs.len(), "the engine is up");
@@ -311,9 +311,11 @@ impl Keeper {
         self.present(EngineStatus::Down { reason });
     }
 
-    /// Tells others of the engine, if it is the one that takes new runs.
+    /// Tells others of the engine.
     fn present(&self, status: EngineStatus) {
-        if !self.drains {
+        if self.drains {
+            self.standing.older(self.seat, status);
+        } else {
             self.standing.present(status);
         }
     }

@@ -171,7 +171,11 @@ pub async fn run_and_tell(
         .engines()?
         .into_iter()
         .map(|record| (record, record.living(boot).is_some()));
-    let seats = Allotment::of(&left.collect::<Vec<_>>(), processes::program(&config.exe));
+    let left: Vec<_> = left.collect();
+    let seats = Allotment::of(&left, processes::program(&config.exe));
+    let older = left.iter().filter(|(record, lives)| *lives && record.seat != seats.present);
+    let older = older.filter_map(|(record, _)| Some((record.seat, record.process?.pid)));
+    let standing_of_engines = engine_standing::Standing::new(older);
     let demand = Demand::new(config.logs);
     let (store, store_closed) = StoreHandle::start(store).map_err(DaemonError::Thread)?;
     let disk = Arc::new(Disk::new(&config.state_dir, config.disk));
@@ -201,7 +205,6 @@ pub async fn run_and_tell(
         tasks: tasks.clone(),
     };
     let (supervisor, handle) = Supervisor::new(parts);
-    let standing_of_engines = engine_standing::Standing::new(seats.draining.len());
     let engine_view = standing_of_engines.seen();
     let last_engine = CancellationToken::new();
     let child = ChildConfig {
@@ -273,6 +276,7 @@ pub async fn run_and_tell(
             result
         });
     }
+    tasks.spawn("older-engines", standing_of_engines.count(handle.view()));
     let (session_gone, session_done) = oneshot::channel::<()>();
     let session_token = session_end.clone();
     start(&tasks, "session", &failed, async move {

@@ -56,8 +56,8 @@ pub enum EngineStatus {
         pid: u32,
         /// Version of the dora engine inside.
         dora_version: String,
-        /// Engines of an older program beside it, which still have runs and take no new ones.
-        older: u32,
+        /// Engines of an older program beside it, which still have runs and take no new ones. At most a few.
+        older: Vec<OlderEngine>,
     },
     /// It is not there.
     Down {
@@ -85,6 +85,30 @@ pub struct DiskUse {
     pub bundle_bytes: u64,
     /// The daemon's database.
     pub store_bytes: u64,
+}
+
+impl EngineStatus {
+    /// The engines beside it, as far as they are known.
+    #[must_use]
+    pub fn older(&self) -> &[OlderEngine] {
+        match self {
+            Self::Up { older, .. } => older,
+            Self::Starting | Self::Down { .. } => &[],
+        }
+    }
+}
+
+/// An engine that goes on with the runs that it has beside the one that takes new ones.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OlderEngine {
+    /// Its process id.
+    pub pid: u32,
+    /// Version of the dora engine inside; none when it has not said so since the daemon started.
+    pub dora_version: Option<String>,
+    /// Runs of it that have not ended.
+    pub runs: u32,
+    /// Why the daemon cannot talk with it, while that is so: its nodes go on, and cannot be stopped.
+    pub trouble: Option<String>,
 }
 
 /// One machine as the coordinator knows it.

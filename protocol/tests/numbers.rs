@@ -240,7 +240,7 @@ fn machines() {
         engine: EngineId(Uuid::nil()),
         pid: 0,
         dora_version: String::new(),
-        older: 0,
+        older: Vec::new(),
     };
     pinned(&up, 1);
     pinned(&EngineStatus::Down { reason: String::new() }, 2);

@@ -20,7 +20,7 @@ use dora_remote_protocol::{
     ids::{BootId, BundleHash, DataflowId, EngineId, InstanceId, NodeId, RequestId},
     limits::MAX_FRAME_BYTES,
     log_line::{LogBatch, LogItem, LogLevel, LogLine, LogRecord, LogSource, LogStream},
-    machine::{EngineStatus, Lifecycle, LifecycleEvent, LogShipping, MachineFacts, Restored, RunPhase, RunReport},
+    machine::{EngineStatus, Lifecycle, LifecycleEvent, LogShipping, MachineFacts, OlderEngine, Restored, RunPhase, RunReport},
     name::Name,
     packed::Packed,
     refusal::{Changed, Refusal, RefusalCode},
@@ -320,14 +320,26 @@ fn phase() -> impl Strategy<Value = RunPhase> {
 fn engine_status() -> impl Strategy<Value = EngineStatus> {
     prop_oneof![
         Just(EngineStatus::Starting),
-        (uuid(), any::<u32>(), ".{0,10}", any::<u32>()).prop_map(|(engine, pid, dora_version, older)| EngineStatus::Up {
-            engine: EngineId(engine),
-            pid,
-            dora_version,
-            older,
+        (uuid(), any::<u32>(), ".{0,10}", vec(older_engine(), 0..3)).prop_map(|(engine, pid, dora_version, older)| {
+            EngineStatus::Up {
+                engine: EngineId(engine),
+                pid,
+                dora_version,
+                older,
+            }
         }),
         ".{0,60}".prop_map(|reason| EngineStatus::Down { reason }),
     ]
+}
+
+fn older_engine() -> impl Strategy<Value = OlderEngine> {
+    let (version, trouble) = (proptest::option::of(".{0,10}"), proptest::option::of(".{0,60}"));
+    (any::<u32>(), version, any::<u32>(), trouble).prop_map(|(pid, dora_version, runs, trouble)| OlderEngine {
+        pid,
+        dora_version,
+        runs,
+        trouble,
+    })
 }
 
 fn join() -> impl Strategy<Value = JoinMachine> {

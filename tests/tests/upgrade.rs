@@ -42,8 +42,9 @@ impl Machine {
         self.cluster.nodes().iter().map(|process| process.pid).collect()
     }
 
-    fn older(&self) -> u64 {
-        self.cli.until_machine("A", true)["engines_older"].as_u64().expect("a number")
+    fn older(&self) -> usize {
+        let machine = self.cli.until_machine("A", true);
+        machine["engines_older"].as_array().expect("a list").len()
     }
 
     /// Waits for more ticks than so far.
@@ -114,6 +115,13 @@ fn an_agent_of_a_new_program_lets_the_older_engine_drain() {
     Machine::goes_on(&first);
     Machine::goes_on(&second);
     assert_eq!((machine.cluster.engine_pid("A"), machine.older()), (newer, 1));
+    patience::until_true("a good picture of the older engine", || {
+        let older = &machine.cli.until_machine("A", true)["engines_older"][0];
+        older["pid"] == u64::from(engine)
+            && older["dataflows"] == 1
+            && older["dora_version"].is_string()
+            && older["problem"].is_null()
+    });
 
     machine.stop("first", first);
     patience::until_true("the end of the older engine", || !processes::lives(engine));

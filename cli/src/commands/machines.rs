@@ -45,6 +45,9 @@ pub async fn run(context: &Context) -> Result<Exit, Failure> {
     for warning in machines.iter().flat_map(|machine| refused(machine, now)) {
         printer.note(&warning);
     }
+    for warning in machines.iter().flat_map(unheard) {
+        printer.note(&warning);
+    }
     Ok(Exit::Ok)
 }
 
@@ -58,6 +61,17 @@ fn refused(machine: &MachineSummary, now: u64) -> impl Iterator<Item = String> {
             twin.instance,
             twin.address
         )
+    })
+}
+
+/// One line about each older engine of a machine that its daemon cannot talk with: its dataflows look well, and cannot be stopped.
+fn unheard(machine: &MachineSummary) -> impl Iterator<Item = String> {
+    machine.facts.engine.older().iter().filter_map(|engine| {
+        let trouble = engine.trouble.as_ref()?;
+        Some(format!(
+            "an older engine of `{}` (process {}, dataflows: {}) goes on and cannot be reached: {trouble}",
+            machine.name, engine.pid, engine.runs
+        ))
     })
 }
 
@@ -86,10 +100,8 @@ fn table(machines: &[MachineSummary], now: u64) -> Table {
         };
         let engine = match &machine.facts.engine {
             EngineStatus::Starting => "starting".to_owned(),
-            EngineStatus::Up {
-                dora_version, older: 0, ..
-            } => format!("dora {dora_version}"),
-            EngineStatus::Up { dora_version, older, .. } => format!("dora {dora_version}, {older} older"),
+            EngineStatus::Up { dora_version, older, .. } if older.is_empty() => format!("dora {dora_version}"),
+            EngineStatus::Up { dora_version, older, .. } => format!("dora {dora_version}, {} older", older.len()),
             EngineStatus::Down { reason } => format!("down: {reason}"),
         };
         let labels: Vec<_> = machine

@@ -9,7 +9,7 @@ use dora_remote_protocol::{
     dataflow::{DataflowResult, DataflowSummary, FailureCause, Labels, NodeFailure, NodeStatus, PlacedNode},
     ids::DataflowId,
     log_line::{LogLine, LogSource, LogStream},
-    machine::{DiskUse, EngineStatus, MachineSummary, Quarantine, Reach, Restored},
+    machine::{DiskUse, EngineStatus, MachineSummary, OlderEngine, Quarantine, Reach, Restored},
     name::{DataflowName, MachineName},
 };
 use serde::Serialize;
@@ -136,6 +136,19 @@ pub struct MachineList<'a> {
     pub machines: Vec<Machine<'a>>,
 }
 
+/// An engine of an older program, which still has dataflows and takes no new ones.
+#[derive(Debug, Serialize)]
+pub struct Older<'a> {
+    /// Its process id.
+    pub pid: u32,
+    /// Version of the dora engine inside; null when it has not said so yet.
+    pub dora_version: Option<&'a str>,
+    /// How many dataflows of it have not ended.
+    pub dataflows: u32,
+    /// Why it cannot be talked with; null when it can.
+    pub problem: Option<&'a str>,
+}
+
 /// One machine.
 #[derive(Debug, Serialize)]
 pub struct Machine<'a> {
@@ -168,7 +181,7 @@ pub struct Machine<'a> {
     /// Process id of the engine, while it is up.
     pub engine_pid: Option<u32>,
     /// Engines of an older program beside it, which still have runs and take no new ones.
-    pub engines_older: u32,
+    pub engines_older: Vec<Older<'a>>,
     /// Dataflows that run on it.
     pub dataflows: &'a [DataflowId],
     /// What its daemon takes of its disk, once it was measured.
@@ -454,16 +467,23 @@ impl From<&DiskUse> for Disk {
     }
 }
 
+impl<'a> From<&'a OlderEngine> for Older<'a> {
+    fn from(engine: &'a OlderEngine) -> Self {
+        Self {
+            pid: engine.pid,
+            dora_version: engine.dora_version.as_deref(),
+            dataflows: engine.runs,
+            problem: engine.trouble.as_deref(),
+        }
+    }
+}
+
 impl<'a> From<&'a MachineSummary> for Machine<'a> {
     fn from(machine: &'a MachineSummary) -> Self {
         let (engine, dora_version, engine_pid, engine_reason) = match &machine.facts.engine {
             EngineStatus::Starting => ("starting", None, None, None),
             EngineStatus::Up { pid, dora_version, .. } => ("up", Some(dora_version.as_str()), Some(*pid), None),
             EngineStatus::Down { reason } => ("down", None, None, Some(reason.as_str())),
-        };
-        let engines_older = match &machine.facts.engine {
-            EngineStatus::Up { older, .. } => *older,
-            EngineStatus::Starting | EngineStatus::Down { .. } => 0,
         };
         Self {
             name: &machine.name,
@@ -480,7 +500,7 @@ impl<'a> From<&'a MachineSummary> for Machine<'a> {
             engine_reason,
             dora_version,
             engine_pid,
-            engines_older,
+            engines_older: machine.facts.engine.older().iter().map(Older::from).collect(),
             dataflows: &machine.dataflows,
             disk: machine.disk.as_ref().map(Disk::from),
             quarantined: machine.quarantined.iter().map(Twin::from).collect(),

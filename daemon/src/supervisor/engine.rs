@@ -38,8 +38,10 @@ impl Supervisor {
         for run in &welcome.runs {
             let id = run.order.dataflow;
             missing.retain(|missing| *missing != id);
-            if self.book.get(id).is_some() {
-                self.book.catch_up(run, changes);
+            if let Some(known) = self.book.get(id) {
+                if known.plan.seat == seat {
+                    self.book.catch_up(run, changes);
+                }
             } else if !self.preparing.contains_key(&id) {
                 warn!(dataflow = %id, "the engine has a run that this daemon does not know; it is ended");
                 effects.push(Effect::Start(Job::EndStray { dataflow: id, seat }));

@@ -133,8 +133,8 @@ pub(crate) struct View {
     pub(crate) last_seq: u64,
     /// Whether any run has not ended.
     pub(crate) active: bool,
-    /// Whether any run has not ended of the engine in each place.
-    pub(crate) busy: [bool; SEATS],
+    /// Runs that have not ended of the engine in each place.
+    pub(crate) runs: [usize; SEATS],
     /// The shortest silence of the coordinator that ends a run.
     pub(crate) shortest_silence: Option<Duration>,
     /// Whether a run is being stopped because of such silence.
@@ -143,14 +143,14 @@ pub(crate) struct View {
 
 impl View {
     pub(super) fn of(book: &Book) -> Self {
-        let mut busy = [false; SEATS];
+        let mut runs = [0; SEATS];
         for seat in Seat::all() {
-            busy[seat.index()] = !book.alive_in(seat).is_empty();
+            runs[seat.index()] = book.alive_in(seat).len();
         }
         Self {
             last_seq: book.last_seq(),
             active: book.any_alive(),
-            busy,
+            runs,
             shortest_silence: book.shortest_silence(),
             stops_alone: book.stops_alone(),
         }

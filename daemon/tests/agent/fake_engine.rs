@@ -35,6 +35,8 @@ use std::{
 pub(crate) const STATE: &str = "FAKE_ENGINE_STATE";
 /// The version that the engine speaks, if it is of an older build.
 pub(crate) const VERSION: &str = "FAKE_ENGINE_VERSION";
+/// A file in the engine's directory; while it is there, the engine speaks no language that an agent knows.
+pub(crate) const REFUSE: &str = "refuse";
 /// What every node writes when it starts.
 pub(crate) const LINES: u32 = 50;
 
@@ -61,7 +63,8 @@ fn is_an_engine_when_told_so() {
     let engine = env::var("DORA_REMOTE_ENGINE_ID").expect("set").parse().expect("an id");
     assert_eq!(env::var("DORA_AUTH_TOKEN").expect("set").len(), 64);
     assert!(env::var("CARGO_MANIFEST_DIR").is_err(), "the environment is an allow-list");
-    let socket = Path::new(&dir).join("engine.sock");
+    let dir = PathBuf::from(dir);
+    let socket = dir.join("engine.sock");
     let _ = fs::remove_file(&socket);
     let listener = UnixListener::bind(socket).expect("bound");
     let state = Arc::new(Mutex::new(State::default()));
@@ -74,7 +77,8 @@ fn is_an_engine_when_told_so() {
     });
     for stream in listener.incoming() {
         let (stream, state) = (stream.expect("accepted"), Arc::clone(&state));
-        thread::spawn(move || serve(stream, engine, &state));
+        let dir = dir.clone();
+        thread::spawn(move || serve(stream, Path::new(&dir), engine, &state));
     }
 }
 
@@ -91,8 +95,12 @@ struct Run {
     nodes: Vec<Child>,
 }
 
-fn serve(mut stream: UnixStream, engine: EngineId, state: &Mutex<State>) -> Option<()> {
+fn serve(mut stream: UnixStream, dir: &Path, engine: EngineId, state: &Mutex<State>) -> Option<()> {
     let hello: AgentHello = receive(&mut stream)?;
+    if dir.join(REFUSE).exists() {
+        let refusal = Refusal::new(RefusalCode::VersionMismatch, "no common version");
+        return send(&mut stream, &EngineHello::Refusal(refusal));
+    }
     let known = hello.resume.filter(|(id, _)| *id == engine).map_or(0, |(_, seq)| seq);
     {
         let mut state = state.lock().expect("good");

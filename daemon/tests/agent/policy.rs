@@ -124,7 +124,7 @@ async fn an_engine_that_cannot_tell_gets_nothing_to_start() {
     let descriptor = starting(&world, &["/usr/lib/a", "/usr/lib/b"]);
     let refused = refusal(&world, &world.prepare(&descriptor)).await;
     assert_eq!(refused.code, RefusalCode::VersionMismatch);
-    assert!(refused.hint.contains("no dataflow runs"), "{refused:?}");
+    assert!(refused.hint.contains("present build"), "{refused:?}");
     daemon.stop().await;
     // Without a policy it need not tell.
     world.policy = None;

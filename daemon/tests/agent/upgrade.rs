@@ -2,19 +2,24 @@
 
 use crate::{
     fake_coordinator::Seen,
+    fake_engine,
     world::{Daemon, World, kill_hard, lives, stop},
 };
 use dora_remote_protocol::{
     ids::DataflowId,
-    machine::{EngineStatus, Lifecycle},
+    machine::{EngineStatus, Lifecycle, OlderEngine},
 };
 use uuid::Uuid;
 
-fn older(seen: &Seen) -> Option<u32> {
-    match seen.engine {
+fn older_engines(seen: &Seen) -> Option<&[OlderEngine]> {
+    match &seen.engine {
         Some(EngineStatus::Up { older, .. }) => Some(older),
         _ => None,
     }
+}
+
+fn older(seen: &Seen) -> Option<usize> {
+    older_engines(seen).map(<[OlderEngine]>::len)
 }
 
 fn has_ended(seen: &Seen, dataflow: DataflowId) -> Option<Lifecycle> {
@@ -169,4 +174,63 @@ async fn an_older_engine_that_died_while_the_daemon_was_away_is_cleaned_up_after
     world.order(&stop(newcomer)).await;
     world.book.until("the end", |seen| has_ended(seen, newcomer)).await;
     daemon.stop().await;
+}
+
+#[tokio::test]
+async fn an_older_engine_that_cannot_be_talked_with_is_left_alone_shown_and_tried_again() {
+    let world = World::new();
+    let daemon = world.joined().await;
+    let dataflow = world.start("nodes: []").await;
+    let of_old = world.book.until("both nodes", |seen| nodes(seen, dataflow)).await;
+    let before = world.book.change(|seen| seen.engine_up()).expect("up");
+    daemon.stop().await;
+    let refuse = world.state().join("engine").join(fake_engine::REFUSE);
+    std::fs::write(&refuse, "").expect("written");
+    std::fs::rename(world.path().join("engine.sh"), world.path().join("former.sh")).expect("there");
+
+    // Agents come and go, and the picture stays.
+    let mut daemon = None;
+    let mut newcomer = None;
+    for _ in 0..3 {
+        if let Some(daemon) = daemon.take() {
+            Daemon::stop(daemon).await;
+        }
+        daemon = Some(world.joined().await);
+        let seen = |seen: &Seen| {
+            older_engines(seen)?
+                .first()
+                .filter(|engine| engine.trouble.is_some())
+                .cloned()
+        };
+        let engine = world.book.until("what is wrong with it", seen).await;
+        assert_eq!((engine.pid, engine.runs), (before.1, 1));
+        assert!(engine.trouble.expect("some").contains("no common version"));
+        if newcomer.is_none() {
+            newcomer = Some(world.start("nodes: []").await);
+        }
+    }
+    let newcomer = newcomer.expect("started");
+    world.book.until("both nodes", |seen| nodes(seen, newcomer)).await;
+    assert!(lives(before.1) && of_old.iter().all(|pid| lives(*pid)));
+    assert!(world.book.change(|seen| has_ended(seen, dataflow)).is_none());
+
+    std::fs::remove_file(&refuse).expect("there");
+    let well = |seen: &Seen| {
+        older_engines(seen)?
+            .first()
+            .filter(|engine| engine.trouble.is_none())
+            .cloned()
+    };
+    let engine = world.book.until("a good talk with it", well).await;
+    assert_eq!(engine.dora_version.as_deref(), Some("0.0.0-fake"));
+    world.order(&stop(dataflow)).await;
+    world.book.until("the end", |seen| has_ended(seen, dataflow)).await;
+    world
+        .book
+        .until("the end of the older engine", |seen| (older(seen) == Some(0)).then_some(()))
+        .await;
+    assert!(!lives(before.1));
+    world.order(&stop(newcomer)).await;
+    world.book.until("the end", |seen| has_ended(seen, newcomer)).await;
+    daemon.expect("running").stop().await;
 }
