@@ -35,7 +35,7 @@ fn decision(row: &VerbRow) -> Allowed {
         "renew" => HOLDERS,
         "join" => Allowed::Invited,
         "prepare-run" | "spawn-run" | "release-barrier" | "stop-run" | "forget-run" => Allowed::Order,
-        "keep-head" | "keep-revocations" | "show-heads" | "ping" => Allowed::Order,
+        "keep-head" | "keep-revocations" | "show-heads" | "ping" | "want-logs" | "drain-logs" => Allowed::Order,
         "join-machine" | "heartbeat" | "report-events" | "ship-logs" | "fetch-bundle" => MACHINE,
         other => panic!("nobody has decided who may ask `{other}`"),
     }
