@@ -269,9 +269,15 @@ impl Pace {
     fn drain(&mut self, now: Instant, delay: f64, rival: Option<Cubic>) {
         let saved = self.window;
         let least = self.least.seconds().unwrap_or(delay);
-        // Beside a rival nobody knows how much of the queue is ours.
+        // Beside a rival nobody knows how much of the queue is ours. One that is as short as it should be is gone soon, and whatever is
+        // said meanwhile waits no longer than that takes.
+        let at_most = if delay <= self.wanted() * NEARLY.recip() {
+            DRAINED
+        } else {
+            DRAINED_AT_MOST
+        };
         let left = if rival.is_some() { 0.0 } else { DRAINED * least / delay };
-        self.window = (saved * left.min(DRAINED_AT_MOST)).max(self.min_window());
+        self.window = (saved * left.min(at_most)).max(self.min_window());
         self.round = Round::new(now);
         self.mode = Mode::Drain {
             rounds: DRAIN_ROUNDS,
