@@ -8,6 +8,7 @@ use dora_remote_tests::{
     lines::{assert_rising, assert_whole, numbers},
     netns::{ROUTER, ROUTER_LATER, TOWER, World},
     patience, python,
+    run_cli::Running,
 };
 use std::{
     fs,
@@ -32,17 +33,10 @@ fn python_pipeline_from_a_laptop_to_a_robot_behind_nat() {
 
 #[test]
 fn a_cut_link_stalls_nothing_and_loses_nothing() {
-    if python::interpreter().is_none() {
-        return;
-    }
-    let Some(world) = World::new() else { return };
+    let Some((cluster, attached)) = ticking() else { return };
+    let cli = cluster.cli();
     let long = std::env::var_os("DORA_REMOTE_LONG").is_some_and(|value| value == "1");
     let cut = Duration::from_secs(if long { 150 } else { 20 });
-    let cluster = Cluster::in_world(world);
-    let cli = cluster.cli();
-    let flow = cluster.flow("tick", &[("dataflow.yml", TICKER_FLOW), ("ticker.py", TICKER)]);
-    let mut attached = cli.spawn(&["start", &flow, "--attach", "--name", "tick", "--format", "json"]);
-    attached.until_line("tick 5 ");
     let node = cluster.nodes();
 
     cluster.world().cut();
@@ -99,15 +93,8 @@ fn a_cut_link_stalls_nothing_and_loses_nothing() {
 
 #[test]
 fn a_nat_that_forgets_and_one_that_moves_cost_nothing() {
-    if python::interpreter().is_none() {
-        return;
-    }
-    let Some(world) = World::new() else { return };
-    let cluster = Cluster::in_world(world);
+    let Some((cluster, attached)) = ticking() else { return };
     let cli = cluster.cli();
-    let flow = cluster.flow("tick", &[("dataflow.yml", TICKER_FLOW), ("ticker.py", TICKER)]);
-    let mut attached = cli.spawn(&["start", &flow, "--attach", "--name", "tick", "--format", "json"]);
-    attached.until_line("tick 5 ");
     let node = cluster.nodes()[0].pid;
     let address = || {
         cli.until_machine("robot", true)["address"]
@@ -145,15 +132,8 @@ fn a_nat_that_forgets_and_one_that_moves_cost_nothing() {
 #[test]
 #[expect(clippy::print_stderr, reason = "the result of a measurement")]
 fn from_wifi_to_a_mobile_network_and_a_laptop_that_moves() {
-    if python::interpreter().is_none() {
-        return;
-    }
-    let Some(world) = World::new() else { return };
-    let cluster = Cluster::in_world(world);
+    let Some((cluster, attached)) = ticking() else { return };
     let cli = cluster.cli();
-    let flow = cluster.flow("tick", &[("dataflow.yml", TICKER_FLOW), ("ticker.py", TICKER)]);
-    let mut attached = cli.spawn(&["start", &flow, "--attach", "--name", "tick", "--format", "json"]);
-    attached.until_line("tick 5 ");
     let node = cluster.nodes()[0].pid;
     let live_again = |what: &str| {
         let (began, ticks) = (Instant::now(), attached.output_of("ticker").len());
@@ -184,6 +164,18 @@ fn from_wifi_to_a_mobile_network_and_a_laptop_that_moves() {
     let lines = attached.wait().exits_with(0).output_of("ticker");
     assert_whole("ticks over two networks", &numbers(&lines, "tick"), 1);
     cluster.no_node_is_left();
+}
+
+/// A robot behind NAT that ticks, and a laptop that is attached to it. None, said loudly, where that is not possible.
+fn ticking() -> Option<(Cluster, Running)> {
+    python::interpreter()?;
+    let cluster = Cluster::in_world(World::new()?);
+    let flow = cluster.flow("tick", &[("dataflow.yml", TICKER_FLOW), ("ticker.py", TICKER)]);
+    let mut attached = cluster
+        .cli()
+        .spawn(&["start", &flow, "--attach", "--name", "tick", "--format", "json"]);
+    attached.until_line("tick 5 ");
+    Some((cluster, attached))
 }
 
 fn pipeline(world: World, example: &str, [first, last]: [&str; 2], word: &str) {
