@@ -28,6 +28,8 @@ pub(super) struct Pace {
     high: f64,
     /// The mean of the round before.
     last_mean: f64,
+    /// How often the path was seen empty since the last beginning, up to [`SURE`].
+    seen_empty: u32,
     /// The rounds above the target in a row.
     above: Pressed,
     /// When to look next at what the path is like without us.
@@ -74,6 +76,7 @@ impl Pace {
             cut_at: None,
             high: Self::INITIAL_BYTES as f64,
             last_mean: f64::INFINITY,
+            seen_empty: 0,
             above: Pressed::default(),
             drain_at: now,
             wary_until: None,
@@ -269,13 +272,11 @@ impl Pace {
     fn drain(&mut self, now: Instant, delay: f64, rival: Option<Cubic>) {
         let saved = self.window;
         let least = self.least.seconds().unwrap_or(delay);
-        // Beside a rival nobody knows how much of the queue is ours. One that is as short as it should be is gone soon, and whatever is
-        // said meanwhile waits no longer than that takes.
-        let at_most = if delay <= self.wanted() * NEARLY.recip() {
-            DRAINED
-        } else {
-            DRAINED_AT_MOST
-        };
+        // Beside a rival nobody knows how much of the queue is ours. One of ours that is as short as it should be is gone soon, and
+        // whatever is said meanwhile waits no longer than that takes; but the path has to be known.
+        let is_short = delay <= self.wanted() / NEARLY && self.seen_empty >= SURE;
+        self.seen_empty = if rival.is_some() { 0 } else { (self.seen_empty + 1).min(SURE) };
+        let at_most = if is_short { DRAINED } else { DRAINED_AT_MOST };
         let left = if rival.is_some() { 0.0 } else { DRAINED * least / delay };
         self.window = (saved * left.min(at_most)).max(self.min_window());
         self.round = Round::new(now);
@@ -340,6 +341,7 @@ impl Pace {
             self.window = self.min_window();
             self.high = self.window;
             self.mode = Mode::SlowStart;
+            self.seen_empty = 0;
             self.above = Pressed::default();
             self.round = Round::new(now);
             return;
@@ -395,6 +397,8 @@ const SAME_LOOKS: u32 = 3;
 const DRAIN_ROUNDS: u32 = 2;
 const DRAINED: f64 = 0.85;
 const DRAINED_AT_MOST: f64 = 0.5;
+/// Times of seeing the path empty after which it is known.
+const SURE: u32 = 2;
 
 #[cfg(test)]
 mod tests;
