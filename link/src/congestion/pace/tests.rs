@@ -139,7 +139,7 @@ fn a_link_that_gets_slower_and_faster_is_followed() {
     let mut world = Simulation::new(Path::new(10.0, 60, 1000), 1);
     world.add(ours());
     world.run(20 * SECOND);
-    for (megabits, least) in [(2.5, 0.75), (10.0, 0.5), (1.0, 0.75)] {
+    for (megabits, least) in [(2.5, 0.8), (10.0, 0.6), (1.0, 0.8)] {
         world.path.rate = megabits * 1e6;
         let finding = world.run(10 * SECOND);
         let after = world.run(10 * SECOND);
