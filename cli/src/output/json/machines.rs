@@ -33,7 +33,7 @@ impl<'a> Back<'a> {
 /// The document of `machines`.
 #[derive(Debug, Serialize)]
 pub struct MachineList<'a> {
-    /// See [`SCHEMA`].
+    /// See [`SCHEMA`](super::SCHEMA).
     pub schema: u32,
     /// By name.
     pub machines: Vec<Machine<'a>>,
