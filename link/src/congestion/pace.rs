@@ -14,8 +14,6 @@ pub(super) struct Pace {
     window: f64,
     mtu: f64,
     mode: Mode,
-    /// The smallest sample.
-    least: Lowest,
     /// The smallest mean of a round: what an empty path takes, with the jitter that it has.
     typical: Lowest,
     /// The smallest deviation within a round: what of the jitter is no queue.
@@ -28,8 +26,6 @@ pub(super) struct Pace {
     high: f64,
     /// The mean of the round before.
     last_mean: f64,
-    /// How often the path was seen empty since the last beginning, up to [`SURE`].
-    seen_empty: u32,
     /// The rounds above the target in a row.
     above: Pressed,
     /// When to look next at what the path is like without us.
@@ -53,6 +49,10 @@ enum Mode {
     Drain {
         rounds: u32,
         saved: f64,
+        /// The window to come to, and how much of each byte that arrives is not sent anew until then: something goes out all
+        /// the time, and what is urgent is never held up for long.
+        aim: f64,
+        withheld: f64,
         /// The delay before.
         delay: f64,
         rival: Option<Cubic>,
@@ -68,7 +68,6 @@ impl Pace {
             window: Self::INITIAL_BYTES as f64,
             mtu,
             mode: Mode::SlowStart,
-            least: Lowest::new(now),
             typical: Lowest::new(now),
             jitter: Lowest::new(now),
             round: Round::new(now),
@@ -76,7 +75,6 @@ impl Pace {
             cut_at: None,
             high: Self::INITIAL_BYTES as f64,
             last_mean: f64::INFINITY,
-            seen_empty: 0,
             above: Pressed::default(),
             drain_at: now,
             wary_until: None,
@@ -159,7 +157,6 @@ impl Pace {
 
     fn acked(&mut self, now: Instant, sent: Instant, bytes: f64, app_limited: bool) {
         let sample = now.saturating_duration_since(sent).as_secs_f64();
-        self.least.see(now, sample, self.rival().is_none());
         self.losses.acked(bytes);
         self.round.see(sample, app_limited);
         if matches!(self.mode, Mode::SlowStart) {
@@ -172,6 +169,9 @@ impl Pace {
             if !app_limited {
                 self.window = (self.window + bytes).min(MAX_WINDOW);
             }
+        }
+        if let Mode::Drain { aim, withheld, .. } = self.mode {
+            self.window = (self.window - withheld * bytes).max(aim.min(self.window));
         }
         if sent >= self.round.start {
             self.end_round(now);
@@ -242,7 +242,6 @@ impl Pace {
     fn adopt(&mut self, now: Instant, mean: f64) {
         self.window = self.high * (mean / self.empty()).clamp(1.0, 2.0);
         self.typical.reset(now, mean);
-        self.least.reset(now, mean);
         self.above = Pressed::default();
         self.mode = Mode::Delay;
     }
@@ -271,18 +270,19 @@ impl Pace {
     /// Empties our own share of the queue.
     fn drain(&mut self, now: Instant, delay: f64, rival: Option<Cubic>) {
         let saved = self.window;
-        let least = self.least.seconds().unwrap_or(delay);
-        // Beside a rival nobody knows how much of the queue is ours. One of ours that is as short as it should be is gone soon, and
-        // whatever is said meanwhile waits no longer than that takes; but the path has to be known.
-        let is_short = delay <= self.wanted() / NEARLY && self.seen_empty >= SURE;
-        self.seen_empty = if rival.is_some() { 0 } else { (self.seen_empty + 1).min(SURE) };
-        let at_most = if is_short { DRAINED } else { DRAINED_AT_MOST };
-        let left = if rival.is_some() { 0.0 } else { DRAINED * least / delay };
-        self.window = (saved * left.min(at_most)).max(self.min_window());
+        // Beside a rival nobody knows how much of the queue is ours.
+        let left = if rival.is_some() {
+            0.0
+        } else {
+            DRAINED * self.empty() / delay
+        };
+        let aim = (saved * left.min(DRAINED_AT_MOST)).max(self.min_window());
         self.round = Round::new(now);
         self.mode = Mode::Drain {
             rounds: DRAIN_ROUNDS,
             saved,
+            aim,
+            withheld: 1.0 - aim / saved,
             delay,
             rival,
         };
@@ -341,7 +341,6 @@ impl Pace {
             self.window = self.min_window();
             self.high = self.window;
             self.mode = Mode::SlowStart;
-            self.seen_empty = 0;
             self.above = Pressed::default();
             self.round = Round::new(now);
             return;
@@ -396,9 +395,7 @@ const SAME_LOOKS: u32 = 3;
 /// How many rounds that takes, and how much of the path is filled meanwhile.
 const DRAIN_ROUNDS: u32 = 2;
 const DRAINED: f64 = 0.85;
-const DRAINED_AT_MOST: f64 = 0.5;
-/// Times of seeing the path empty after which it is known.
-const SURE: u32 = 2;
+const DRAINED_AT_MOST: f64 = 0.6;
 
 #[cfg(test)]
 mod tests;

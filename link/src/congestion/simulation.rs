@@ -11,7 +11,7 @@ use path::Lane;
 use quinn_proto::congestion::ControllerFactory;
 use std::{
     cmp::Reverse,
-    collections::BinaryHeap,
+    collections::{BinaryHeap, VecDeque},
     fmt,
     sync::Arc,
     time::{Duration, Instant},
@@ -29,6 +29,9 @@ pub(super) struct Simulation {
     sent: u64,
     random: Random,
     waits: Vec<Duration>,
+    /// When urgent messages were given to their connection, by connection; then how long they took.
+    urgent_since: Vec<VecDeque<Duration>>,
+    urgent: Vec<Duration>,
 }
 
 /// What happened on the path during one run.
@@ -38,13 +41,19 @@ pub(super) struct Figures {
     pub(super) shares: Vec<f64>,
     /// How long packets waited in the queue, from the shortest on.
     waits: Vec<Duration>,
+    /// How long urgent messages took to arrive, likewise.
+    urgent: Vec<Duration>,
 }
 
 impl Figures {
     /// How long so many of a hundred packets waited at most.
     pub(super) fn wait(&self, percent: usize) -> Duration {
-        let at = self.waits.len().saturating_sub(1) * percent / 100;
-        self.waits.get(at).copied().unwrap_or_default()
+        percentile(&self.waits, percent)
+    }
+
+    /// How long so many of a hundred urgent messages took at most.
+    pub(super) fn urgent(&self, percent: usize) -> Duration {
+        percentile(&self.urgent, percent)
     }
 }
 
@@ -54,8 +63,18 @@ impl fmt::Display for Figures {
             write!(f, "{share:.2} ")?;
         }
         let [half, most] = [50, 99].map(|percent| self.wait(percent).as_secs_f64() * 1000.0);
-        write!(f, "of the link, queue {half:.1} ms p50, {most:.1} ms p99")
+        write!(f, "of the link, queue {half:.1} ms p50, {most:.1} ms p99")?;
+        if !self.urgent.is_empty() {
+            let [half, most] = [50, 100].map(|percent| self.urgent(percent).as_secs_f64() * 1000.0);
+            write!(f, ", urgent {half:.1} ms p50, at most {most:.1} ms")?;
+        }
+        Ok(())
     }
+}
+
+fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    let at = sorted.len().saturating_sub(1) * percent / 100;
+    sorted.get(at).copied().unwrap_or_default()
 }
 
 /// A datagram in the network: when it arrives, its number, for which end of which flow, and what is in it.
@@ -80,6 +99,8 @@ impl Simulation {
             sent: 0,
             random: Random(seed),
             waits: Vec::new(),
+            urgent_since: Vec::new(),
+            urgent: Vec::new(),
         }
     }
 
@@ -91,6 +112,7 @@ impl Simulation {
         let seed = u8::try_from(number).expect("a few");
         self.flows
             .push(flow::connect(factory, window as u32, seed, self.epoch + self.now));
+        self.urgent_since.push(VecDeque::new());
         self.drive(number, 0);
         number
     }
@@ -105,6 +127,37 @@ impl Simulation {
     pub(super) fn say(&mut self, number: usize) {
         self.flows[number][0].words = Some(&[0; 300]);
         self.drive(number, 0);
+    }
+
+    /// Lets a sender say something that goes before all else.
+    pub(super) fn say_urgently(&mut self, number: usize) {
+        self.flows[number][0].urgent += 1;
+        self.urgent_since[number].push_back(self.now);
+        self.drive(number, 0);
+    }
+
+    /// Lets time pass, in which each sender says something urgent `gap` after the last.
+    pub(super) fn run_with_urgent(&mut self, span: Duration, gap: Duration) -> Figures {
+        let end = self.now + span;
+        let (mut waits, mut urgent, mut read) = (Vec::new(), Vec::new(), vec![0.0; self.flows.len()]);
+        while self.now < end {
+            for number in 0..self.flows.len() {
+                self.say_urgently(number);
+            }
+            let figures = self.run(gap);
+            waits.extend(figures.waits);
+            urgent.extend(figures.urgent);
+            for (sum, share) in read.iter_mut().zip(figures.shares) {
+                *sum += share * gap.as_secs_f64() / span.as_secs_f64();
+            }
+        }
+        waits.sort_unstable();
+        urgent.sort_unstable();
+        Figures {
+            shares: read,
+            waits,
+            urgent,
+        }
     }
 
     /// Lets time pass.
@@ -132,9 +185,12 @@ impl Simulation {
         let read = |([_, receiver], before): (&[End; 2], u64)| (receiver.received - before) as f64 / capacity;
         let mut waits = std::mem::take(&mut self.waits);
         waits.sort_unstable();
+        let mut urgent = std::mem::take(&mut self.urgent);
+        urgent.sort_unstable();
         Figures {
             shares: self.flows.iter().zip(before).map(read).collect(),
             waits,
+            urgent,
         }
     }
 
@@ -155,7 +211,14 @@ impl Simulation {
     /// Lets an end act, and puts what it sends on its way.
     fn drive(&mut self, flow: usize, end: usize) {
         let rate = [self.path.rate, self.path.back_rate][end];
-        for datagram in self.flows[flow][end].drive(self.epoch + self.now) {
+        let sent = self.flows[flow][end].drive(self.epoch + self.now);
+        if end == 1 {
+            for _ in 0..std::mem::take(&mut self.flows[flow][end].urgent) {
+                let since = self.urgent_since[flow].pop_front();
+                self.urgent.extend(since.map(|since| self.now - since));
+            }
+        }
+        for datagram in sent {
             let passed = self.lanes[end].pass(&self.path, rate, datagram.len(), self.now, &mut self.random);
             let Some((due, waits)) = passed else { continue };
             if end == 0 {

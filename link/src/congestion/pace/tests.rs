@@ -61,6 +61,30 @@ fn the_queue_stays_short_and_the_link_full_whatever_the_buffer() {
 }
 
 #[test]
+fn nothing_urgent_is_held_up_by_a_look_at_the_empty_path() {
+    for (megabits, round_trip, queue) in [(10.0, 100, 500), (2.0, 60, 500), (50.0, 40, 200)] {
+        for start in [0, 20] {
+            let path = Path::new(megabits, round_trip, queue);
+            let mut world = Simulation::new(path.clone(), 1);
+            // The route is longer right after the handshake, of which a few short samples remain.
+            world.path.delay = Duration::from_millis(1);
+            let one = world.add(ours());
+            world.set_busy(one, false);
+            world.run(SECOND / 10);
+            world.path.delay = path.delay;
+            world.set_busy(one, true);
+            world.run(start * SECOND + SECOND);
+            let figures = world.run_with_urgent(30 * SECOND, Duration::from_millis(23));
+            note(format_args!(
+                "{megabits} Mbit/s, {round_trip} ms, from {start} s on: {figures}"
+            ));
+            let added = figures.urgent(100).saturating_sub(path.delay).as_secs_f64();
+            assert!(added < 8.0 * target(&path), "{figures}");
+        }
+    }
+}
+
+#[test]
 fn random_loss_of_a_radio_is_no_congestion() {
     for lost in [10, 20, 30, 50] {
         for seed in [1, 2] {

@@ -28,6 +28,8 @@ pub(super) struct End {
     pub(super) busy: bool,
     /// A few words to say, whether busy or not.
     pub(super) words: Option<&'static [u8]>,
+    /// Short messages that go before everything else, each on a stream of its own: to be sent, or arrived since last asked.
+    pub(super) urgent: u32,
     /// Bytes that were read.
     pub(super) received: u64,
 }
@@ -37,8 +39,9 @@ pub(super) fn connect(factory: Arc<dyn ControllerFactory + Send + Sync>, window_
     let mut transport = TransportConfig::default();
     transport
         .stream_receive_window(VarInt::from_u32(window_bytes))
-        .receive_window(VarInt::from_u32(window_bytes))
-        .send_window(u64::from(window_bytes))
+        // Room beside the stream that is always full.
+        .receive_window(VarInt::from_u32(2 * window_bytes))
+        .send_window(2 * u64::from(window_bytes))
         .max_idle_timeout(None)
         .congestion_controller_factory(factory);
     let transport = Arc::new(transport);
@@ -70,6 +73,7 @@ impl End {
             stream: None,
             busy: true,
             words: None,
+            urgent: 0,
             received: 0,
         }
     }
@@ -124,13 +128,31 @@ impl End {
             }
         }
         if connection.side().is_server() {
-            self.stream = connection.streams().accept(Dir::Uni).or(self.stream);
+            while let Some(stream) = connection.streams().accept(Dir::Uni) {
+                if self.stream.is_none() {
+                    self.stream = Some(stream);
+                } else {
+                    // It is so short that it comes in one datagram, as a whole.
+                    self.urgent += u32::from(read(connection, stream) > 0);
+                }
+            }
             self.received += self.stream.map_or(0, |stream| read(connection, stream));
         } else if let Some(stream) = self.stream.filter(|_| self.busy) {
             while connection.send_stream(stream).write(&[0; 16_384]).is_ok() {}
         }
         if let Some((stream, words)) = self.stream.zip(self.words.take()) {
             let _ = connection.send_stream(stream).write(words);
+        }
+        for _ in 0..if connection.side().is_client() {
+            std::mem::take(&mut self.urgent)
+        } else {
+            0
+        } {
+            let stream = connection.streams().open(Dir::Uni).expect("few at a time");
+            let mut stream = connection.send_stream(stream);
+            stream.set_priority(1).expect("fresh");
+            stream.write(&[0; 300]).expect("room");
+            stream.finish().expect("fresh");
         }
         let mut sent = Vec::new();
         let mut buffer = Vec::new();
