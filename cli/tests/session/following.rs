@@ -1,21 +1,18 @@
 //! Lines that are followed: over refusals and silences, with gaps and limits, and how the command ends.
 
-use super::{Laptop, Seen, failed, good, interrupt, lines, running, summary};
-use crate::coordinator::{Coordinator, Reading, Script, Then};
+use crate::{
+    coordinator::{Reading, Script, Then},
+    laptop::{Laptop, Seen, interrupt},
+    relay::Relay,
+    samples::{ID, failed, good, lines, running, summary},
+};
 use dora_remote_protocol::{
-    dataflow::DataflowState,
+    dataflow::{DataflowRef, DataflowState},
     log_line::{LogItem, LogLevel},
     refusal::RefusalCode,
 };
 use std::{
-    collections::BTreeMap,
     io::{BufRead, BufReader, Read},
-    net::{SocketAddr, UdpSocket},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
     time::{Duration, SystemTime},
 };
 
@@ -58,6 +55,69 @@ fn a_gap_counts_for_followers_that_are_strict() {
     let seen = laptop.run(&coordinator, &start(&["--strict"]));
     assert_eq!(seen.exit, 10, "{seen:?}");
     assert!(seen.stderr.contains("`arm` failed"), "{}", seen.stderr);
+}
+
+#[test]
+fn missing_lines_are_told_and_change_the_exit_code() {
+    let laptop = Laptop::new();
+    let gap = LogItem::Gap {
+        lines: 40,
+        next_after: 41,
+    };
+    let coordinator = laptop.coordinator(Script {
+        readings: [Reading {
+            items: vec![lines(1..2), gap, lines(42..43)],
+            then: Then::End,
+        }]
+        .into(),
+        ..Script::default()
+    });
+    let seen = laptop.run(&coordinator, &["logs", "arm", "--node", "cam", "--tail", "9"]);
+    assert_eq!(seen.exit, 10, "{seen:?}");
+    assert_eq!(seen.stdout, "cam | line 1\ncam | line 42\n");
+    assert!(seen.stderr.contains("40 lines are missing"), "{}", seen.stderr);
+    let script = coordinator.script();
+    assert_eq!((script.asked_logs[0].tail, script.asked_logs[0].follow), (Some(9), false));
+}
+
+#[test]
+fn a_cut_connection_loses_no_line_and_shows_none_twice() {
+    let laptop = Laptop::new();
+    let coordinator = laptop.coordinator(Script {
+        on_start: running(),
+        readings: [
+            Reading {
+                items: vec![lines(1..4)],
+                then: Then::Cut,
+            },
+            Reading {
+                items: vec![lines(3..6)],
+                then: Then::End,
+            },
+        ]
+        .into(),
+        dataflows: vec![summary("arm", DataflowState::Running)],
+        ..Script::default()
+    });
+    let mut child = laptop.to(&coordinator, &["logs", "arm", "--follow"]).spawn().expect("runs");
+    let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+    let mut shown = String::new();
+    for _ in 1..4 {
+        stdout.read_line(&mut shown).expect("a line");
+    }
+    coordinator.cut();
+    stdout.read_to_string(&mut shown).expect("UTF-8");
+    let seen = Seen::from(child.wait_with_output().expect("it ends"));
+    assert_eq!(seen.exit, 0, "{seen:?}");
+    let expected: String = (1..6).map(|seq| format!("cam | line {seq}\n")).collect();
+    assert_eq!(shown, expected);
+    let script = coordinator.script();
+    assert_eq!(
+        script.asked_logs[0].dataflow,
+        DataflowRef::Id(ID),
+        "the name may mean another dataflow by then"
+    );
+    assert_eq!(script.asked_logs[1].after, Some(3));
 }
 
 #[test]
@@ -199,56 +259,4 @@ fn an_interrupt_ends_a_follower_that_is_cut_off() {
 fn unix_ms() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
     u64::try_from(now.as_millis()).expect("fits")
-}
-
-/// Carries datagrams between clients and a coordinator, and can stop to do so for those clients that it knows. Its threads end
-/// with the process.
-struct Relay {
-    address: SocketAddr,
-    muted: Arc<Mutex<Vec<Arc<AtomicBool>>>>,
-}
-
-impl Relay {
-    fn before(coordinator: &Coordinator) -> Self {
-        let to = coordinator.address;
-        let front = Arc::new(UdpSocket::bind("127.0.0.1:0").expect("bound"));
-        let relay = Self {
-            address: front.local_addr().expect("bound"),
-            muted: Arc::default(),
-        };
-        let muted = Arc::clone(&relay.muted);
-        thread::spawn(move || {
-            let mut backs: BTreeMap<SocketAddr, (Arc<UdpSocket>, Arc<AtomicBool>)> = BTreeMap::new();
-            let mut buffer = [0; 2048];
-            while let Ok((length, client)) = front.recv_from(&mut buffer) {
-                let (back, mute) = backs.entry(client).or_insert_with(|| {
-                    let back = Arc::new(UdpSocket::bind("127.0.0.1:0").expect("bound"));
-                    back.connect(to).expect("connected");
-                    let mute = Arc::new(AtomicBool::new(false));
-                    muted.lock().expect("no panic").push(Arc::clone(&mute));
-                    let (front, inner, mute_inner) = (Arc::clone(&front), Arc::clone(&back), Arc::clone(&mute));
-                    thread::spawn(move || {
-                        let mut buffer = [0; 2048];
-                        while let Ok(length) = inner.recv(&mut buffer) {
-                            if !mute_inner.load(Ordering::Relaxed) {
-                                let _ = front.send_to(&buffer[..length], client);
-                            }
-                        }
-                    });
-                    (back, mute)
-                });
-                if !mute.load(Ordering::Relaxed) {
-                    let _ = back.send(&buffer[..length]);
-                }
-            }
-        });
-        relay
-    }
-
-    /// Says nothing more to those who have talked so far, nor passes on what they say.
-    fn mute(&self) {
-        for client in self.muted.lock().expect("no panic").iter() {
-            client.store(true, Ordering::Relaxed);
-        }
-    }
 }
