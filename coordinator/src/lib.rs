@@ -9,7 +9,7 @@
 //! - `outbox`: orders on their way to machines;
 //! - `registry`, `roster`, `identity`: who may come in, who is there, and who the coordinator itself is;
 //! - `audit`: who did what, in a chain of hashes that daemons witness; `admin_socket`: the way in on this host; `backup`: the way back;
-//! - `store`, `logs`, `bundles`: what is kept on disk, each behind threads of its own.
+//! - `store`, `logs`, `bundles`: what is kept on disk, each behind threads of its own; `state_dir`: where, and for whom.
 
 mod admin_socket;
 mod asker;
@@ -30,6 +30,7 @@ mod outbox;
 mod recover;
 mod registry;
 mod roster;
+mod state_dir;
 mod store;
 mod view;
 
@@ -39,16 +40,12 @@ pub use config::{ConfigError, CoordinatorConfig, IdentitySource, Options};
 pub use store::StoreError;
 
 use admin_socket::AdminSocket;
-use audit::{AuditHandle, signer::Signer, witnesses::Witnesses};
-use backup::{
-    Backups,
-    records::{self, Records},
-};
+use audit::{signer::Signer, witnesses::Witnesses};
+use backup::{Backups, records::Records};
 use brain::{Brain, Parts};
-use bundles::Bundles;
 use dora_remote_certs::{AdmissionSnapshot, CertError, sha256};
-use dora_remote_link::{AcceptOptions, Acceptor, EndpointSecrets, LinkError, Speaker, Tasks};
-use dora_remote_logstore::{Caps, LogStore, LogStoreError};
+use dora_remote_link::{AcceptOptions, Acceptor, LinkError, Speaker, Tasks};
+use dora_remote_logstore::LogStoreError;
 use dora_remote_protocol::{
     identity::TrustDomain,
     ids::{BootId, InstanceId},
@@ -57,22 +54,18 @@ use dora_remote_protocol::{
 use event::BrainHandle;
 use handlers::{About, Desk};
 use identity::{Freshness, Own};
-use logs::{demand::Demand, hub::Hub, room::Room};
+use logs::demand::Demand;
 use moment::{Moment, unix_ms};
-use redb::Database;
-use registry::{AccessFile, KeeperParts, Registry, Rules};
+use registry::{KeeperParts, Registry, Rules};
 use roster::{Roster, Watcher};
+use state_dir::Prepared;
 use std::{
-    fs::{self, DirBuilder},
     io,
     net::SocketAddr,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, atomic::AtomicU64},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
-use store::{Stored, keeper::Keeper, redb::RedbStore};
 use thiserror::Error;
 use tokio::{
     sync::{oneshot, watch},
@@ -326,105 +319,7 @@ pub enum CoordinatorError {
     Panicked,
 }
 
-/// Everything that comes from disk.
-struct Prepared {
-    own: Own,
-    access: (AccessFile, registry::Stored),
-    secrets: EndpointSecrets,
-    stored: Stored,
-    keeper: Keeper,
-    hub: Hub,
-    bundles: Bundles,
-    audit: AuditHandle,
-    store_file: Arc<Database>,
-}
-
-impl Prepared {
-    fn new(config: &CoordinatorConfig) -> Result<Self, CoordinatorError> {
-        let dir = config.state_dir.as_path();
-        private_folder(dir)?;
-        backup::refuse_half_restored(dir)?;
-        let own = identity::open(&config.identity, config.lives, config.clock.now())?;
-        let secrets = EndpointSecrets::load_or_create(&dir.join("endpoint.secrets"))?;
-        let (store, stored) = patiently(
-            || RedbStore::open(&dir.join(records::STORE)),
-            |error| matches!(error, StoreError::Open { .. }),
-        )?;
-        let access = patiently(
-            || AccessFile::open(&dir.join(records::ACCESS)),
-            |error| matches!(error, StoreError::Open { .. }),
-        )?;
-        let store_file = store.database();
-        let caps = Caps {
-            total_bytes: config.log_bytes,
-            per_dataflow_bytes: config.log_bytes_per_dataflow,
-        };
-        let logs = patiently(
-            || LogStore::open(&dir.join("logs.redb"), caps),
-            |error| matches!(error, LogStoreError::Open { .. }),
-        )?;
-        let (file, chain, damage) = patiently(
-            || AuditHandle::open(&dir.join(records::AUDIT)),
-            |error| matches!(error, StoreError::Open { .. }),
-        )?;
-        let audit = AuditHandle::start(file, chain).map_err(CoordinatorError::Thread)?;
-        if let Some(damage) = damage {
-            audit.refused(damage);
-        }
-        // The databases are held, so it is nobody else's.
-        records::remove_left_copies(dir).map_err(|source| CoordinatorError::Folder {
-            path: dir.to_owned(),
-            source,
-        })?;
-        let bundles_dir = dir.join("bundles");
-        let bundles = Bundles::open(&bundles_dir, config.bundle_bytes).map_err(|source| CoordinatorError::Folder {
-            path: bundles_dir,
-            source,
-        })?;
-        Ok(Self {
-            own,
-            access,
-            secrets,
-            stored,
-            keeper: Keeper::start(store).map_err(CoordinatorError::Thread)?,
-            hub: Hub::start(logs, Room::new(dir.to_owned(), config.free_bytes)).map_err(CoordinatorError::Thread)?,
-            bundles,
-            audit,
-            store_file,
-        })
-    }
-}
-
-/// Tries again for a moment: the former life of this process may still hold its files.
-fn patiently<T, E>(mut open: impl FnMut() -> Result<T, E>, is_worth_it: impl Fn(&E) -> bool) -> Result<T, E> {
-    let began = Instant::now();
-    loop {
-        match open() {
-            Err(error) if is_worth_it(&error) && began.elapsed() < PATIENCE => thread::sleep(PATIENCE / 60),
-            result => return result,
-        }
-    }
-}
-
-fn private_folder(path: &Path) -> Result<(), CoordinatorError> {
-    let fault = |source| CoordinatorError::Folder {
-        path: path.to_owned(),
-        source,
-    };
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(fault)?;
-    let mode = fs::metadata(path).map_err(fault)?.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(CoordinatorError::Open {
-            path: path.to_owned(),
-            mode,
-        });
-    }
-    Ok(())
-}
-
 /// Build that peers and people are told.
 const BUILD: &str = env!("CARGO_PKG_VERSION");
 /// Time for commands to end when the coordinator does.
 const GRACE: Duration = Duration::from_secs(5);
-/// How long files may be held by a former life.
-const PATIENCE: Duration = Duration::from_secs(3);

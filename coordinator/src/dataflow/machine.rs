@@ -4,17 +4,21 @@
 //! to be remembered about orders that were lost: whoever comes back is asked again. A start that fails is undone in `undo.rs`.
 
 mod answers;
+mod language;
 mod orders;
 mod reports;
+mod stopping;
 #[cfg(test)]
 mod tests;
 mod undo;
 
-use super::record::{Part, Record, StartOutcome, StopForce, StopWish};
+pub(crate) use language::{Command, Input, Order, OrderKind, Outcome};
+pub(crate) use stopping::StopVerdict;
+
+use super::record::{Part, Record, StartOutcome};
 use crate::moment::Moment;
 use dora_remote_protocol::{
     dataflow::{DataflowEvent, DataflowSpec, DataflowState, NodeStatus, PlacedNode},
-    ids::NodeId,
     limits::{PREPARE_DEADLINE, SPAWN_DEADLINE},
     machine::Lifecycle,
     name::MachineName,
@@ -36,113 +40,6 @@ pub(crate) struct Life {
     deadline: Option<Instant>,
     undo: Option<Undo>,
     wires: BTreeMap<MachineName, Wire>,
-}
-
-/// What can happen to a dataflow.
-#[derive(Clone, Debug)]
-pub(crate) enum Input {
-    /// Its record is on disk.
-    Begin,
-    /// A machine answered an order, or did not.
-    Answered {
-        machine: MachineName,
-        order: OrderKind,
-        outcome: Outcome,
-    },
-    /// A machine reported something, and when that was by its clock.
-    Happened {
-        machine: MachineName,
-        at_unix_ms: u64,
-        what: Lifecycle,
-    },
-    /// A machine says how its nodes are, on joining.
-    Nodes { machine: MachineName, nodes: Vec<NodeStatus> },
-    /// A machine has been silent for too long.
-    MachineLost { machine: MachineName, since_unix_ms: u64 },
-    /// A machine can be reached again; on a fresh connection, orders that were under way are lost.
-    MachineBack { machine: MachineName, fresh: bool },
-    /// A machine came back and knows nothing of its part.
-    PartGone { machine: MachineName, reason: String },
-    /// Somebody wants it to end.
-    Stop { by: String, grace_ms: Option<u64>, force: bool },
-    /// Time has passed.
-    Tick,
-}
-
-/// An order to one machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Order {
-    Prepare,
-    Spawn,
-    Release { exited_before_subscribe: Vec<NodeId> },
-    Stop { grace_ms: Option<u64> },
-    Kill,
-    Forget,
-}
-
-/// Which order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum OrderKind {
-    Prepare,
-    Spawn,
-    Release,
-    Stop,
-    Kill,
-    Forget,
-}
-
-impl Order {
-    pub(crate) const fn kind(&self) -> OrderKind {
-        match self {
-            Self::Prepare => OrderKind::Prepare,
-            Self::Spawn => OrderKind::Spawn,
-            Self::Release { .. } => OrderKind::Release,
-            Self::Stop { .. } => OrderKind::Stop,
-            Self::Kill => OrderKind::Kill,
-            Self::Forget => OrderKind::Forget,
-        }
-    }
-}
-
-/// What came of an order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    Done,
-    Refused(Refusal),
-    /// The connection is gone; whether the machine did it is not known.
-    Lost,
-    /// The machine is connected and did not answer in time.
-    TimedOut,
-    /// The machine takes no more orders: it answers too slowly.
-    Full,
-}
-
-/// What is to be done about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Command {
-    /// Order a machine to do something.
-    Order { machine: MachineName, order: Order },
-    /// Tell those who watch.
-    Tell(DataflowEvent),
-    /// Tell those who started it that it runs.
-    Started,
-    /// Tell those who started it that it does not.
-    StartRefused(Refusal),
-    /// Put the record on disk.
-    Save,
-    /// Nothing more will happen, except for log lines.
-    Ended,
-}
-
-/// Whether a stop has come to its end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum StopVerdict {
-    /// Machines that can be reached are still at it.
-    UnderWay,
-    /// All that is left is on machines that cannot be reached, since when.
-    OnlyUnreachable(BTreeMap<MachineName, u64>),
-    /// It has ended.
-    Ended,
 }
 
 impl Life {
@@ -188,19 +85,6 @@ impl Life {
         }));
         self.record.nodes.extend(nodes);
         self.record.parts.insert(machine, part);
-    }
-
-    /// Whether a stop that was asked for has come to its end.
-    pub(crate) fn stop_verdict(&self) -> StopVerdict {
-        if self.record.state.has_ended() {
-            return StopVerdict::Ended;
-        }
-        let missing = self.record.unreachable();
-        let left = self.record.parts.values().filter(|part| !part.ended).count();
-        if self.undo.is_none() && left > 0 && left == missing.len() {
-            return StopVerdict::OnlyUnreachable(missing);
-        }
-        StopVerdict::UnderWay
     }
 
     /// Takes what happened and says what is to be done.
@@ -293,47 +177,6 @@ impl Life {
         self.record.start = StartOutcome::Started;
         self.enter(DataflowState::Running, out);
         out.push(Command::Started);
-    }
-
-    fn stop(&mut self, by: String, grace_ms: Option<u64>, force: bool, now: Moment, out: &mut Vec<Command>) {
-        let force = if force { StopForce::Kill } else { StopForce::Grace };
-        let asked = self.record.stop.take();
-        let before = asked.as_ref().map(|stop| stop.force);
-        let by_before = asked.as_ref().and_then(|stop| stop.by.clone());
-        self.record.stop = Some(StopWish {
-            by: by_before.or_else(|| Some(by.clone())),
-            grace_ms: asked.map_or(grace_ms, |stop| stop.grace_ms),
-            force: before.map_or(force, |before| before.max(force)),
-        });
-        out.push(Command::Save);
-        if self.record.state < DataflowState::Running {
-            if self.undo.is_none() {
-                let refusal = Refusal::new(RefusalCode::WrongState, format!("stopped by {by} during the start"));
-                self.start_undo(refusal, now, out);
-                if let Some(undo) = &mut self.undo {
-                    undo.is_wanted = true;
-                }
-            }
-        } else if self.record.state == DataflowState::Running {
-            self.enter(DataflowState::Stopping, out);
-        }
-    }
-
-    /// Ends what is left after one part has failed.
-    fn stop_the_rest(&mut self, note: String, out: &mut Vec<Command>) {
-        self.record.notes.push(note);
-        self.record.broken = true;
-        out.push(Command::Save);
-        if self.record.stop.is_none() {
-            self.record.stop = Some(StopWish {
-                by: None,
-                grace_ms: None,
-                force: StopForce::Grace,
-            });
-        }
-        if self.record.state == DataflowState::Running {
-            self.enter(DataflowState::Stopping, out);
-        }
     }
 
     fn end(&mut self, now: Moment, out: &mut Vec<Command>) {

@@ -1,10 +1,19 @@
 //! The rules of machines, with time as the tests want it.
 
-use super::*;
+use super::{
+    Claim, Judgement, Machines,
+    claims::{FORMER, SILENT},
+};
+use crate::{moment::Moment, view::View};
 use dora_remote_protocol::{
     dataflow::Labels,
-    machine::{LogShipping, MAX_QUARANTINED},
+    ids::{BootId, InstanceId},
+    limits::UNREACHABLE_AFTER,
+    machine::{EngineStatus, LogShipping, MAX_QUARANTINED, MachineFacts, Restored},
+    name::MachineName,
+    refusal::RefusalCode,
 };
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 #[test]

@@ -1,7 +1,12 @@
 //! Machines that stop their part by themselves, and when what has happened meanwhile is said to have happened.
 
-use super::*;
-use crate::dataflow::record::Record;
+use super::flow::Flow;
+use crate::dataflow::{
+    machine::{OrderKind, Outcome},
+    record::Record,
+    samples,
+};
+use dora_remote_protocol::dataflow::DataflowState;
 
 fn running(machines: &[&str]) -> Flow {
     let mut flow = Flow::new(machines);
