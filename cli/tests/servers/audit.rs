@@ -1,13 +1,12 @@
 //! The audit of a real coordinator: listed, followed, checked, and tampered with.
 
-use crate::home::{Home, Lines, PATIENCE, Service, good};
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
-use serde_json::Value;
-use std::{
-    path::PathBuf,
-    process::{Output, Stdio},
-    time::Instant,
+use crate::{
+    home::{Lines, PATIENCE, Service, good},
+    site::Site,
 };
+use redb::{ReadableDatabase, ReadableTable, TableDefinition};
+use serde_json::Value;
+use std::{process::Stdio, time::Instant};
 
 /// Number to entry, as the coordinator keeps them.
 const ENTRIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("entries");
@@ -15,147 +14,6 @@ const ENTRIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("entries")
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// Among others its hash.
 const HASHES: TableDefinition<'_, &str, [u8; 32]> = TableDefinition::new("hashes");
-
-/// A coordinator that one command has made.
-struct Site {
-    home: Home,
-    address: String,
-    coordinator: Option<Service>,
-}
-
-impl Site {
-    fn new() -> Self {
-        let mut site = Self {
-            home: Home::new(),
-            address: "127.0.0.1:0".to_owned(),
-            coordinator: None,
-        };
-        site.start();
-        site
-    }
-
-    fn start(&mut self) {
-        let state = self.state();
-        let line = [
-            "coordinator",
-            "--trust-domain",
-            "lab",
-            "--state",
-            &state,
-            "--listen",
-            &self.address,
-        ];
-        let mut command = self.home.command(line);
-        command.stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut service = Service(command.spawn().expect("starts"));
-        self.address = service.address();
-        self.coordinator = Some(service);
-    }
-
-    /// Ends the coordinator, so that its files are free.
-    fn stop(&mut self) {
-        let mut service = self.coordinator.take().expect("it runs");
-        service.terminate();
-        assert!(service.0.wait().expect("ends").success());
-    }
-
-    fn kill(&mut self) {
-        self.coordinator.take().expect("it runs").crash();
-    }
-
-    fn state(&self) -> String {
-        self.home.path("state").display().to_string()
-    }
-
-    fn socket(&self) -> String {
-        format!("{}/admin.sock", self.state())
-    }
-
-    fn root(&self) -> String {
-        format!("{}/authority/root.crt", self.state())
-    }
-
-    /// A command through the admin socket.
-    fn local(&self, line: &[&str]) -> Output {
-        self.home.run(&[line, &["--admin-socket", &self.socket()]].concat())
-    }
-
-    /// Makes as many entries as there are names.
-    fn invite(&self, names: impl IntoIterator<Item = String>) {
-        for name in names {
-            good(&self.local(&[
-                "invite",
-                "--role",
-                "viewer",
-                "--name",
-                &name,
-                "--address",
-                "127.0.0.1:1",
-                "--token-only",
-            ]));
-        }
-    }
-
-    /// A certificate from the authority, and the directory that it is in.
-    fn identity(&self, role: &str, name: &str) -> String {
-        let (authority, out) = (
-            format!("{}/authority", self.state()),
-            self.home.path(name).display().to_string(),
-        );
-        good(&self.home.run(&[
-            "certs",
-            "issue",
-            "--authority",
-            &authority,
-            "--role",
-            role,
-            "--name",
-            name,
-            "--out",
-            &out,
-        ]));
-        out
-    }
-
-    /// The entries, as programs read them.
-    fn entries(&self, flags: &[&str]) -> Vec<Value> {
-        let output = self.local(&[&["audit", "--format", "json"], flags].concat());
-        good(&output)
-            .lines()
-            .map(|line| serde_json::from_str(line).expect("JSON"))
-            .collect()
-    }
-
-    /// What a check says, and how it exits.
-    fn verify(&self) -> (Option<i32>, Value, String) {
-        let root = self.root();
-        let output = self.local(&["audit", "--verify", "--root", &root, "--format", "json"]);
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        let document = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no document: {told}"));
-        (output.status.code(), document, told)
-    }
-
-    fn database(&self) -> Database {
-        Database::open(PathBuf::from(self.state()).join("audit.redb")).expect("the file of the audit")
-    }
-
-    /// A daemon of this site.
-    fn daemon(&self) -> Service {
-        let (identity, state) = (self.identity("daemon", "arm"), self.home.path("daemon").display().to_string());
-        let line = [
-            "daemon",
-            "--identity",
-            &identity,
-            "--coordinator-addr",
-            &self.address,
-            "--state",
-            &state,
-        ];
-        let mut command = self.home.command(line);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        Service(command.spawn().expect("starts"))
-    }
-}
 
 fn names(prefix: &str, count: usize) -> impl Iterator<Item = String> {
     (0..count).map(move |n| format!("{prefix}{n}"))

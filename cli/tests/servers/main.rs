@@ -6,4 +6,5 @@ mod audit;
 mod backup;
 mod home;
 mod services;
+mod site;
 mod threat_model;
