@@ -1,29 +1,26 @@
 //! The daemon's account of its runs: engine events and orders in, changes for the disk out.
 //!
-//! Pure: no I/O, no clock. The supervisor stores what comes out before anybody is told of it.
+//! Pure: no I/O, no clock. The supervisor stores what comes out before anybody is told of it. What engines tell is applied in
+//! `engine_news.rs`; how runs end stands in `ending.rs`.
+
+mod ending;
+mod engine_news;
+#[cfg(test)]
+mod tests;
 
 use crate::{
     records::{Changes, EngineCursors, Forget, MessageRow, Run, RunPlan, RunState},
     seat::Seat,
 };
 use dora_remote_protocol::{
-    dataflow::{FailureCause, NodeFailure, NodeState, NodeStatus},
-    engine_to_agent::{EngineEvent, EngineRun},
-    ids::{DataflowId, EngineId, NodeId},
+    dataflow::{NodeState, NodeStatus},
+    ids::{DataflowId, EngineId},
     log_line::{LogLevel, LogRecord, LogSource, LogStream},
     machine::{Lifecycle, LifecycleEvent, RunPhase, RunReport},
     name::MachineName,
     refusal::cut,
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
-
-/// Bytes of text that the failures of one run may have together, so that they fit into one frame.
-const FAILURE_TEXT_BYTES: usize = 1 << 20;
-/// What the log lines of a run say when the machine stops it by itself.
-const LINK_LOST: &str = "stopped by its link-loss policy";
+use std::collections::{BTreeMap, BTreeSet};
 
 /// All runs of this machine.
 #[derive(Debug)]
@@ -91,44 +88,6 @@ impl Book {
             .collect()
     }
 
-    /// The shortest silence of the coordinator that ends a run which has not ended.
-    pub(crate) fn shortest_silence(&self) -> Option<Duration> {
-        let alive = self.runs.values().filter(|run| run.is_alive());
-        alive.filter_map(|run| run.plan.link_loss.silence()).min()
-    }
-
-    /// Whether any run that has not ended is being stopped by this machine alone.
-    pub(crate) fn stops_alone(&self) -> bool {
-        self.runs.values().any(|run| run.is_alive() && run.state.link_lost)
-    }
-
-    /// Runs with processes that must not go on after so much silence, or whose end for that reason is under way.
-    pub(crate) fn ended_by_silence(&self, silence: Duration) -> Vec<DataflowId> {
-        let ends = |run: &Run| {
-            let too_long = run.plan.link_loss.silence().is_some_and(|most| silence >= most);
-            !matches!(run.state.phase, RunPhase::Prepared | RunPhase::Ended) && (too_long || run.state.link_lost)
-        };
-        self.runs.iter().filter(|(_, run)| ends(run)).map(|(id, _)| *id).collect()
-    }
-
-    /// Begins to end a run because the coordinator was not heard. Returns whether that is news, which is told then.
-    pub(crate) fn lose_link(&mut self, dataflow: DataflowId, at_unix_ms: u64, silence: Duration, changes: &mut Changes) -> bool {
-        let Some(run) = self
-            .runs
-            .get_mut(&dataflow)
-            .filter(|run| run.is_alive() && !run.state.link_lost)
-        else {
-            return false;
-        };
-        run.state.link_lost = true;
-        run.state.phase = RunPhase::Stopping;
-        let text = format!("{LINK_LOST}: the coordinator was not heard for {} s", silence.as_secs());
-        add_message(run, dataflow, LogSource::Machine, LogLevel::Warn, text, at_unix_ms, changes);
-        let silent_ms = u64::try_from(silence.as_millis()).unwrap_or(u64::MAX);
-        self.tell(dataflow, at_unix_ms, Lifecycle::LinkLost { silent_ms }, changes);
-        true
-    }
-
     /// Takes a prepared run in.
     pub(crate) fn add(&mut self, plan: RunPlan, changes: &mut Changes) {
         let id = plan.order.dataflow;
@@ -181,151 +140,6 @@ impl Book {
             dataflow,
             what,
         });
-    }
-
-    /// Starts to follow the engine in a place from its first event, unless it is the one that is followed there already.
-    pub(crate) fn follow_engine(&mut self, seat: Seat, engine: EngineId, changes: &mut Changes) {
-        if self.engine_cursor(seat).is_none_or(|(known, _)| known != engine) {
-            self.advance(seat, (engine, 0), changes);
-        }
-    }
-
-    fn advance(&mut self, seat: Seat, cursor: (EngineId, u64), changes: &mut Changes) {
-        self.engine_cursors.insert(seat, cursor);
-        changes.engine_cursors = Some(self.engine_cursors.clone());
-    }
-
-    /// Applies one engine event; one that was applied before changes nothing.
-    pub(crate) fn apply(
-        &mut self,
-        engine: EngineId,
-        seq: u64,
-        at_unix_ms: u64,
-        dataflow: Option<DataflowId>,
-        what: EngineEvent,
-        changes: &mut Changes,
-    ) {
-        let known = self.engine_cursors.iter().find(|(_, (known, _))| *known == engine);
-        let Some(seat) = known.filter(|(_, (_, done))| seq > *done).map(|(seat, _)| *seat) else {
-            return;
-        };
-        self.advance(seat, (engine, seq), changes);
-        let Some(dataflow) = dataflow else {
-            return;
-        };
-        // An older engine may have prepared a run that was then given to a newer one.
-        let Some(run) = self.runs.get_mut(&dataflow).filter(|run| run.plan.seat == seat) else {
-            return;
-        };
-        match what {
-            EngineEvent::NodeStarted { node, pid } => {
-                set_node(&mut run.state, &node, NodeState::Running, Some(pid));
-                note(changes, dataflow, &run.state);
-                self.tell(dataflow, at_unix_ms, Lifecycle::NodeStarted { node, pid }, changes);
-            }
-            EngineEvent::NodeStopped { node, clean } => {
-                let state = if clean { NodeState::Stopped } else { NodeState::Failed };
-                set_node(&mut run.state, &node, state, None);
-                note(changes, dataflow, &run.state);
-                self.tell(dataflow, at_unix_ms, Lifecycle::NodeStopped { node, clean }, changes);
-            }
-            EngineEvent::BarrierReached { exited_before_subscribe } => {
-                if run.state.phase == RunPhase::Spawning {
-                    run.state.phase = RunPhase::AtBarrier;
-                }
-                note(changes, dataflow, &run.state);
-                self.tell(
-                    dataflow,
-                    at_unix_ms,
-                    Lifecycle::BarrierReached { exited_before_subscribe },
-                    changes,
-                );
-            }
-            EngineEvent::Finished { failures } => self.end(dataflow, at_unix_ms, failures, String::new(), changes),
-            EngineEvent::Message { source, level, text } => {
-                add_message(run, dataflow, source, level, text, at_unix_ms, changes);
-            }
-            // Once the lines are called complete, a late loss would belie it.
-            EngineEvent::LinesLost { .. } if run.state.logs_shipped => {}
-            EngineEvent::LinesLost { node, lines } => changes.lost.push((dataflow, node, lines)),
-            EngineEvent::MessagesDropped { count } => {
-                let text = format!("{count} messages of the engine were dropped while its agent was away");
-                add_message(run, dataflow, LogSource::Machine, LogLevel::Warn, text, at_unix_ms, changes);
-            }
-        }
-    }
-
-    /// Ends a run; one that has ended changes nothing.
-    pub(crate) fn end(
-        &mut self,
-        dataflow: DataflowId,
-        at_unix_ms: u64,
-        mut failures: Vec<NodeFailure>,
-        note_text: String,
-        changes: &mut Changes,
-    ) {
-        let Some(run) = self.runs.get_mut(&dataflow).filter(|run| run.is_alive()) else {
-            return;
-        };
-        run.state.phase = RunPhase::Ended;
-        run.state.ended_unix_ms = Some(at_unix_ms);
-        for node in &mut run.state.nodes {
-            node.pid = None;
-            let failed = failures.iter().any(|failure| failure.node == node.id);
-            if failed {
-                node.state = NodeState::Failed;
-            } else if matches!(node.state, NodeState::Running | NodeState::Waiting) {
-                node.state = NodeState::Stopped;
-            }
-        }
-        note(changes, dataflow, &run.state);
-        shorten(&mut failures);
-        let what = Lifecycle::Finished {
-            failures,
-            note: note_text,
-        };
-        self.tell(dataflow, at_unix_ms, what, changes);
-    }
-
-    /// Ends a run whose engine is gone or no longer knows it.
-    pub(crate) fn lose(&mut self, dataflow: DataflowId, at_unix_ms: u64, message: &str, changes: &mut Changes) {
-        let Some(run) = self.runs.get_mut(&dataflow).filter(|run| run.is_alive()) else {
-            return;
-        };
-        let unfinished = |node: &&NodeStatus| matches!(node.state, NodeState::Running | NodeState::Waiting);
-        let failures = run.state.nodes.iter().filter(unfinished).map(|node| NodeFailure {
-            node: node.id.clone(),
-            machine: self.machine.clone(),
-            cause: FailureCause::EngineLost {
-                message: message.to_owned(),
-            },
-            exit: "unknown".to_owned(),
-        });
-        let failures = failures.collect();
-        add_message(
-            run,
-            dataflow,
-            LogSource::Machine,
-            LogLevel::Error,
-            message.to_owned(),
-            at_unix_ms,
-            changes,
-        );
-        self.end(dataflow, at_unix_ms, failures, message.to_owned(), changes);
-    }
-
-    /// Takes over from a welcome how far the engine is, where it is further: the answer to an order may have been lost.
-    pub(crate) fn catch_up(&mut self, engine_run: &EngineRun, changes: &mut Changes) {
-        let dataflow = engine_run.order.dataflow;
-        let Some(run) = self.runs.get_mut(&dataflow) else {
-            return;
-        };
-        // The end itself comes as an event.
-        if engine_run.phase != RunPhase::Ended && rank(engine_run.phase) > rank(run.state.phase) {
-            run.state.phase = engine_run.phase;
-            run.state.spawned |= matches!(engine_run.phase, RunPhase::AtBarrier | RunPhase::Running);
-            note(changes, dataflow, &run.state);
-        }
     }
 
     /// Notes that all log lines of a run were shipped. Returns whether that is news.
@@ -387,13 +201,6 @@ impl Run {
     }
 }
 
-fn set_node(state: &mut RunState, id: &NodeId, to: NodeState, pid: Option<u32>) {
-    if let Some(node) = state.nodes.iter_mut().find(|node| node.id == *id) {
-        node.state = to;
-        node.pid = pid;
-    }
-}
-
 fn add_message(
     run: &mut Run,
     dataflow: DataflowId,
@@ -434,35 +241,3 @@ fn note(changes: &mut Changes, dataflow: DataflowId, state: &RunState) {
         None => changes.states.push((dataflow, state.clone())),
     }
 }
-
-fn rank(phase: RunPhase) -> u8 {
-    match phase {
-        RunPhase::Prepared => 0,
-        RunPhase::Spawning => 1,
-        RunPhase::AtBarrier => 2,
-        RunPhase::Running => 3,
-        RunPhase::Stopping => 4,
-        RunPhase::Ended => 5,
-    }
-}
-
-/// Cuts the texts of failures so that all of them fit into one frame; the ends of the texts are kept, they tell most.
-fn shorten(failures: &mut [NodeFailure]) {
-    let share = FAILURE_TEXT_BYTES / failures.len().max(1);
-    for failure in failures {
-        if let FailureCause::Own { stderr: text }
-        | FailureCause::FailedToSpawn { message: text }
-        | FailureCause::EngineLost { message: text } = &mut failure.cause
-            && text.len() > share
-        {
-            let mut start = text.len() - share;
-            while !text.is_char_boundary(start) {
-                start += 1;
-            }
-            text.drain(..start);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests;

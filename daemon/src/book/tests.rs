@@ -1,9 +1,20 @@
 //! Events in, account and changes out.
 
-use super::*;
+use super::{Book, ending::shorten};
+use crate::{
+    records::{Changes, Forget, RunPlan},
+    seat::Seat,
+};
 use dora_remote_protocol::{
     agent_to_engine::RunOrder,
-    dataflow::{Files, LinkLoss, PlacedNode},
+    dataflow::{FailureCause, Files, LinkLoss, NodeFailure, PlacedNode},
+    engine_to_agent::EngineEvent,
+    ids::{DataflowId, EngineId, NodeId},
+    machine::{Lifecycle, RunPhase},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
 };
 use uuid::Uuid;
 
