@@ -71,12 +71,7 @@ async fn a_clock_that_jumps_back_under_a_running_daemon_does_not_strand_it() {
     let daemon = world.joined().await;
     world.stop_coordinator().await;
     clock.set(SystemTime::now() - DAY * 366);
-    let joins = world.book.change(|seen| seen.joins);
-    world.start_coordinator();
-    world
-        .book
-        .until("the return", |seen| (seen.joins > joins).then_some(()))
-        .await;
+    world.coordinator_returns().await;
     log.until(&["WARN", "the clock of this machine is behind"]).await;
     daemon.stop().await;
 }

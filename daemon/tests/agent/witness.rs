@@ -84,12 +84,7 @@ async fn revocations_come_back_to_a_coordinator_whose_store_is_another_one() {
         if restored {
             world.trust.next_epoch();
         }
-        let joins = world.book.change(|seen| seen.joins);
-        world.start_coordinator();
-        world
-            .book
-            .until("the return", |seen| (seen.joins > joins).then_some(()))
-            .await;
+        world.coordinator_returns().await;
         assert_eq!(told(&world), expected, "restored: {restored}");
     }
     log.until(&["WARN", "the coordinator's store is another one"]).await;

@@ -106,6 +106,13 @@ impl World {
         self.coordinator = Some(Coordinator::start(self.address, &self.trust, &self.secrets, &self.book));
     }
 
+    /// The same, and waits until the daemon is back.
+    pub(crate) async fn coordinator_returns(&mut self) {
+        let joins = self.book.change(|seen| seen.joins);
+        self.start_coordinator();
+        self.book.until("the return", |seen| (seen.joins > joins).then_some(())).await;
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
