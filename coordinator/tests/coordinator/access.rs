@@ -1,11 +1,11 @@
 //! Invites and joining: the designed answer to every way of coming in.
 
 use crate::{
-    joining::{Hands, Token, address, admin, credentials, invite, member, speaker, wish, with},
+    joining::{Hands, Token, address, admin, credentials, invite, member, speaker, system, wish, with},
     support::{PATIENCE, Running, World, soon},
 };
 use dora_remote_certs::{
-    Clock, JoinCredentials, JoinTarget, SystemClock,
+    JoinCredentials, JoinTarget,
     facts::{CertificateKind, facts_of, info_of},
     new_key_and_request, new_seed,
 };
@@ -30,7 +30,6 @@ use tokio_util::sync::CancellationToken;
 async fn a_machine_joins_with_a_token_and_is_on_record() {
     let world = World::new();
     let running = Running::start(world.config("state")).await;
-    let system = || -> Arc<dyn Clock> { Arc::new(SystemClock) };
     let admin = admin(&world, running.address, system()).await;
     let wanted = CreateInvite {
         labels: [("team".to_owned(), "arm".to_owned())].into(),
@@ -117,7 +116,6 @@ async fn an_invite_that_is_over_or_taken_back_lets_nobody_in_even_after_a_restar
 async fn a_greedy_request_gets_the_plain_leaf_of_the_invite() {
     let world = World::new();
     let running = Running::start(world.config("state")).await;
-    let system = || -> Arc<dyn Clock> { Arc::new(SystemClock) };
     let admin = admin(&world, running.address, system()).await;
     let token = invite(&admin, wish(Role::Viewer, "eve")).await.unwrap();
     let issued = token.join(running.address, system(), GREEDY).await.unwrap();
@@ -136,7 +134,6 @@ async fn a_greedy_request_gets_the_plain_leaf_of_the_invite() {
 async fn a_thousand_wrong_keys_are_turned_away_while_others_are_served() {
     let world = World::new();
     let running = Running::start(world.config("state")).await;
-    let system = || -> Arc<dyn Clock> { Arc::new(SystemClock) };
     let ada = admin(&world, running.address, system()).await;
     let good = invite(&ada, wish(Role::Daemon, "late")).await.unwrap();
     let at = running.address;
@@ -183,7 +180,6 @@ async fn a_thousand_wrong_keys_are_turned_away_while_others_are_served() {
 async fn a_holder_is_replaced_only_by_an_invite_that_says_so() {
     let world = World::new();
     let running = Running::start(world.config("state")).await;
-    let system = || -> Arc<dyn Clock> { Arc::new(SystemClock) };
     let first = member(&world, &running, system(), wish(Role::Daemon, "robot")).await;
     let ada = admin(&world, running.address, system()).await;
     let refusal = invite(&ada, wish(Role::Daemon, "Robot")).await.map(|_| ()).unwrap_err();
@@ -228,7 +224,7 @@ async fn a_coordinator_without_an_authority_says_so() {
     world.credentials(Role::Coordinator, "main").save(&dir, false).unwrap();
     config.identity = IdentitySource::Credentials(dir);
     let running = Running::start(config).await;
-    let admin = admin(&world, running.address, Arc::new(SystemClock)).await;
+    let admin = admin(&world, running.address, system()).await;
     assert!(admin.ask(GetStatus {}).await.unwrap().identity.ends_with("/coordinator/main"));
     let refusal = invite(&admin, wish(Role::Viewer, "eve")).await.map(|_| ()).unwrap_err();
     assert!(

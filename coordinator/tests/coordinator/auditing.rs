@@ -1,12 +1,10 @@
 //! The audit: what stands in it, who may follow it, and how it is found out that somebody has changed it.
 
 use crate::{
-    joining::admin,
-    start_running, stop,
-    support::{Daemon, Memory, Ordered, Person, Running, World, next, soon},
+    joining::{admin, system},
+    support::{Daemon, Memory, Ordered, Person, Running, World, next, soon, start_running, stop},
     witness::{Robot, anchor, entry, everything, judge, read},
 };
-use dora_remote_certs::{Clock, SystemClock};
 use dora_remote_protocol::{
     audit::{AuditEntry, ReadAudit, chain::Chain, verify::Fault},
     cli_to_coordinator::{GetStatus, ListDataflows, ListMachines},
@@ -15,7 +13,6 @@ use dora_remote_protocol::{
     refusal::RefusalCode,
 };
 use redb::{Database, ReadableTable, TableDefinition};
-use std::sync::Arc;
 use uuid::Uuid;
 
 #[tokio::test]
@@ -194,8 +191,4 @@ async fn viewer(world: &World, at: std::net::SocketAddr) -> Person {
     let dialer = world.dialer(Role::Viewer, "eve", InstanceId(Uuid::new_v4()));
     let peer = soon("a connection", dialer.dial(&crate::joining::address(at))).await.unwrap();
     Person::of(peer, dialer)
-}
-
-fn system() -> Arc<dyn Clock> {
-    Arc::new(SystemClock)
 }

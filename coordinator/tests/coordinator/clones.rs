@@ -1,11 +1,9 @@
 //! Two machines with one identity: who takes over at once, who waits, and who is refused.
 
 use crate::{
-    joining::admin,
-    start_running,
-    support::{Daemon, Memory, Ordered, PATIENCE, Person, Running, World, next, soon},
+    joining::{admin, system},
+    support::{Daemon, Memory, PATIENCE, Person, Running, World, next, soon, start_running, stop_running},
 };
-use dora_remote_certs::SystemClock;
 use dora_remote_link::{CloseCode, Peer};
 use dora_remote_protocol::{
     audit::{AuditItem, ReadAudit},
@@ -17,7 +15,6 @@ use dora_remote_protocol::{
     machine::{EngineStatus, Lifecycle, MachineSummary, Reach},
     refusal::RefusalCode,
 };
-use std::sync::Arc;
 use uuid::Uuid;
 
 #[tokio::test]
@@ -57,17 +54,13 @@ async fn a_restarted_machine_takes_over_from_its_own_last_life() {
     assert_eq!(after.joined.acked_seq, memory.last_seq, "the disk is the same");
     soon("the end of the former connection", before.peer.closed()).await;
     assert!(machine(&person).await.quarantined.is_empty());
-    let stopping = person.ask(StopDataflow {
+    let asked = StopDataflow {
         dataflow: DataflowRef::Id(id),
         grace_ms: None,
         force: false,
-    });
-    let daemon_side = async {
-        assert_eq!(after.order().await, Ordered::Stop { force: false });
-        after.finished(id).await;
     };
-    let (stopped, ()) = soon("the stop", async { tokio::join!(stopping, daemon_side) }).await;
-    assert!(stopped.unwrap().result.success);
+    let stopped = stop_running(&person, &mut after, asked, id).await;
+    assert!(stopped.result.success);
     running.end().await;
 }
 
@@ -121,7 +114,7 @@ async fn a_cloned_disk_beside_the_original_is_quarantined_and_both_are_named() {
     );
 
     // However often they try, each is recorded once.
-    let ada = admin(&world, running.address, Arc::new(SystemClock)).await;
+    let ada = admin(&world, running.address, system()).await;
     let read = ReadAudit {
         after: 0,
         since_unix_ms: None,

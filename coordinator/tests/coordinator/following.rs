@@ -1,9 +1,6 @@
 //! Readers of log lines: what they ask for, where they go on, and that a slow one slows nobody.
 
-use super::{
-    start_running,
-    support::{Daemon, Memory, PATIENCE, Person, Running, World, next},
-};
+use super::support::{Daemon, Memory, PATIENCE, Person, Running, World, next, start_running};
 use dora_remote_link::Feed;
 use dora_remote_protocol::{
     cli_to_coordinator::ReadLogs,

@@ -1,7 +1,7 @@
 //! Admins, joiners and members for tests, and a clock that a test sets.
 
 use crate::support::{PATIENCE, Person, Running, World, soon};
-use dora_remote_certs::{Clock, Credentials, JoinCredentials, JoinTarget, Request, new_key_and_request, new_seed};
+use dora_remote_certs::{Clock, Credentials, JoinCredentials, JoinTarget, Request, SystemClock, new_key_and_request, new_seed};
 use dora_remote_link::{Address, CallError, DialError, DialKind, Dialer, JoinDialer, Peer, Speaker};
 use dora_remote_protocol::{
     access::{CertificateIssued, CreateInvite, Join, Renew},
@@ -37,6 +37,11 @@ impl Clock for Hands {
     fn now(&self) -> SystemTime {
         *self.0.lock().unwrap()
     }
+}
+
+/// The clock of this machine.
+pub(crate) fn system() -> Arc<dyn Clock> {
+    Arc::new(SystemClock)
 }
 
 /// What an invite is made of by default: a minute for a daemon of that name.

@@ -1,11 +1,11 @@
 //! Backup and restore: what was revoked stays refused, what was used stays used, and nobody restores by accident.
 
 use crate::{
-    joining::{admin, invite, member, wish, with},
+    joining::{admin, invite, member, system, wish, with},
     support::{Person, Running, World, next, soon},
     witness::{Robot, everything, judge, read},
 };
-use dora_remote_certs::{Clock, Credentials, SystemClock, new_key_and_request};
+use dora_remote_certs::{Credentials, new_key_and_request};
 use dora_remote_coordinator::{RestoreError, restore};
 use dora_remote_link::CallError;
 use dora_remote_protocol::{
@@ -20,7 +20,6 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
     time::SystemTime,
 };
 
@@ -231,8 +230,4 @@ fn copy(from: &Path, to: &Path) {
     for name in ["access.redb", "store.redb", "audit.redb"] {
         fs::copy(from.join(name), to.join(name)).unwrap();
     }
-}
-
-fn system() -> Arc<dyn Clock> {
-    Arc::new(SystemClock)
 }

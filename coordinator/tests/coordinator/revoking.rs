@@ -1,11 +1,10 @@
 //! Revocation: at once, for good, and over restarts.
 
 use crate::{
-    joining::{admin, credentials, renew, wish, with},
-    start_running,
-    support::{Daemon, Memory, PATIENCE, Running, World, next, soon},
+    joining::{admin, credentials, renew, system, wish, with},
+    support::{Daemon, Memory, PATIENCE, Running, World, next, soon, start_running},
 };
-use dora_remote_certs::{Clock, SystemClock, new_key_and_request};
+use dora_remote_certs::new_key_and_request;
 use dora_remote_link::{CallError, CloseCode, Feed};
 use dora_remote_protocol::{
     access::{CreateInvite, ListIdentities, Revoke, RevokeTarget},
@@ -14,7 +13,7 @@ use dora_remote_protocol::{
     log_line::LogItem,
     refusal::RefusalCode,
 };
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 #[tokio::test]
 async fn a_follower_and_a_daemon_are_cut_off_at_once_and_stay_out() {
@@ -147,8 +146,4 @@ fn by_serial(serial: &str) -> Revoke {
         target: RevokeTarget::Serial(serial.to_owned()),
         reason: "leaked".to_owned(),
     }
-}
-
-fn system() -> Arc<dyn Clock> {
-    Arc::new(SystemClock)
 }

@@ -1,10 +1,10 @@
 //! Operators who are limited to some machines: what they may use, see and stop, by the records alone.
 
 use crate::{
-    joining::{member, wish, with},
+    joining::{member, system, wish, with},
     support::{Daemon, Memory, Ordered, Person, Running, World, next, soon, spec, until},
 };
-use dora_remote_certs::{Clock, Credentials, SystemClock};
+use dora_remote_certs::Credentials;
 use dora_remote_link::Feed;
 use dora_remote_protocol::{
     access::CreateInvite,
@@ -16,7 +16,7 @@ use dora_remote_protocol::{
     refusal::{Refusal, RefusalCode},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use std::{fmt::Debug, sync::Arc};
+use std::fmt::Debug;
 use uuid::Uuid;
 
 #[tokio::test]
@@ -218,8 +218,4 @@ async fn refused<I: Serialize + DeserializeOwned + Debug>(feed: &mut Feed<I>) ->
 
 fn team(of: &str) -> Labels {
     Labels::from([("team".to_owned(), of.to_owned())])
-}
-
-fn system() -> Arc<dyn Clock> {
-    Arc::new(SystemClock)
 }

@@ -8,11 +8,12 @@ use dora_remote_certs::{Authority, Credentials};
 use dora_remote_coordinator::{CoordinatorConfig, Options, start};
 use dora_remote_link::{Address, CallError, DialKind, Dialer, Feed, Peer, Speaker};
 use dora_remote_protocol::{
-    cli_to_coordinator::{ReadLogs, StartDataflow},
+    cli_to_coordinator::{DataflowStopped, ReadLogs, StartDataflow, StopDataflow},
     dataflow::{DataflowEvent, DataflowRef, DataflowSpec, DataflowState, Files, Labels, LinkLoss, NameWish, NodeSpec},
     identity::{Identity, Role},
     ids::{BootId, DataflowId, InstanceId, RequestId},
     log_line::LogItem,
+    machine::Lifecycle,
     name::MachineName,
     refusal::Refusal,
     request::Request,
@@ -247,6 +248,39 @@ pub(crate) async fn lines(feed: &mut Feed<LogItem>, count: usize) -> Vec<(u64, S
     seen
 }
 
+/// Starts a dataflow on one machine.
+pub(crate) async fn start_running(person: &Person, daemon: &mut Daemon, start_id: u128) -> DataflowId {
+    let mut start = person.start(start_id, &["a"]).await;
+    let Ordered::Prepare(id) = daemon.order().await else {
+        panic!("prepare comes first")
+    };
+    assert_eq!(daemon.order().await, Ordered::Spawn);
+    until(&mut start, DataflowState::Running).await;
+    let node = "n-a".parse().unwrap();
+    daemon.happened(id, Lifecycle::NodeStarted { node, pid: 7 }).await;
+    id
+}
+
+/// An order to stop the dataflow of that name, as people give it.
+pub(crate) fn stop(name: &str) -> StopDataflow {
+    StopDataflow {
+        dataflow: DataflowRef::Name(name.to_owned()),
+        grace_ms: None,
+        force: false,
+    }
+}
+
+/// Stops a dataflow that runs on one machine, whose daemon does as it is told.
+pub(crate) async fn stop_running(person: &Person, daemon: &mut Daemon, asked: StopDataflow, id: DataflowId) -> DataflowStopped {
+    let daemon_side = async {
+        assert_eq!(daemon.order().await, Ordered::Stop { force: false });
+        daemon.finished(id).await;
+    };
+    let (stopped, ()) = soon("the stop", async { tokio::join!(person.ask(asked), daemon_side) }).await;
+    stopped.unwrap()
+}
+
+/// One node on each of the machines.
 pub(crate) fn spec(machines: &[&str]) -> DataflowSpec {
     let node = |name: &&str| NodeSpec {
         id: format!("n-{name}").parse().unwrap(),
