@@ -159,14 +159,7 @@ fn a_save_that_was_cut_off_leaves_the_old_or_the_new_set() {
         let new = lab.issue("admin/ann");
         let whole = lab.dir.path().join("whole");
         new.save(&whole, false).unwrap();
-        for (at, name) in ["identity.key", "identity.crt", "root.crt"].into_iter().enumerate() {
-            let to = if at < renames {
-                name.to_owned()
-            } else {
-                format!(".{name}.next")
-            };
-            fs::copy(whole.join(name), dir.join(to)).unwrap();
-        }
+        cut_off(&whole, &dir, renames);
         let expected = if renames == 0 { &old } else { &new };
         assert_eq!(
             Credentials::load(&dir).unwrap().certificate(),
@@ -200,14 +193,7 @@ fn a_save_cut_off_under_a_new_authority_is_completed_too() {
     for renames in 1..=3 {
         let (lab, _, dir) = saved();
         let (_other, new, whole) = saved();
-        for (at, name) in ["identity.key", "identity.crt", "root.crt"].into_iter().enumerate() {
-            let to = if at < renames {
-                name.to_owned()
-            } else {
-                format!(".{name}.next")
-            };
-            fs::copy(whole.join(name), dir.join(to)).unwrap();
-        }
+        cut_off(&whole, &dir, renames);
         assert_eq!(
             Credentials::load(&dir).unwrap().certificate(),
             new.certificate(),
@@ -234,4 +220,16 @@ fn any_pem_file_can_be_shown() {
     assert_eq!(&infos[1], lab.authority.issuing());
     assert!(read_facts(&dir.join("identity.key")).is_err(), "a key is no certificate");
     assert!(matches!(read_facts(Path::new("/nowhere")), Err(CertError::Absent { .. })));
+}
+
+/// Puts the files of a whole set into a directory as a save leaves them that was cut off after so many renames.
+fn cut_off(whole: &Path, dir: &Path, renames: usize) {
+    for (at, name) in ["identity.key", "identity.crt", "root.crt"].into_iter().enumerate() {
+        let to = if at < renames {
+            name.to_owned()
+        } else {
+            format!(".{name}.next")
+        };
+        fs::copy(whole.join(name), dir.join(to)).unwrap();
+    }
 }
