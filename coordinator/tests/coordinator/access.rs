@@ -76,8 +76,7 @@ async fn a_machine_joins_with_a_token_and_is_on_record() {
 async fn an_invite_that_is_over_or_taken_back_lets_nobody_in_even_after_a_restart() {
     let world = World::new();
     let hands = Hands::new();
-    let mut config = world.config("state");
-    config.clock = hands.clone();
+    let config = world.config_under(hands.clone(), "state");
     let running = Running::start(config.clone()).await;
     let ada = admin(&world, running.address, hands.clone()).await;
     let over = invite(&ada, wish(Role::Daemon, "over")).await.unwrap();

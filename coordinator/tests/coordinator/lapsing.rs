@@ -29,9 +29,7 @@ const DAY: Duration = Duration::from_secs(24 * 3_600);
 async fn a_connection_lives_on_by_renewal_and_ends_without_it() {
     let world = World::new();
     let hands = Hands::new();
-    let mut config = world.config("state");
-    config.clock = hands.clone();
-    let running = Running::start(config).await;
+    let running = Running::start(world.config_under(hands.clone(), "state")).await;
     let hour = CreateInvite {
         certificate_life_ms: Some(3_600_000),
         ..wish(Role::Operator, "olga")
@@ -69,8 +67,7 @@ async fn a_connection_lives_on_by_renewal_and_ends_without_it() {
 async fn a_daemon_that_lapsed_long_ago_recovers_with_its_own_key_and_only_so_often() {
     let world = World::new();
     let hands = Hands::new();
-    let mut config = world.config("state");
-    config.clock = hands.clone();
+    let config = world.config_under(hands.clone(), "state");
     let running = Running::start(config.clone()).await;
     let robot = member(&world, &running, hands.clone(), wish(Role::Daemon, "robot")).await;
     let former = world.issue(Role::Daemon, "robot", HOUR, hands.now());
@@ -127,8 +124,7 @@ async fn a_daemon_that_lapsed_long_ago_recovers_with_its_own_key_and_only_so_oft
 async fn a_daemon_recovers_more_than_a_year_after_its_certificate_and_the_one_above_it_have_ended() {
     let world = World::new();
     let hands = Hands::new();
-    let mut config = world.config("state");
-    config.clock = hands.clone();
+    let config = world.config_under(hands.clone(), "state");
     let running = Running::start(config.clone()).await;
     let robot = member(&world, &running, hands.clone(), wish(Role::Daemon, "robot")).await;
     with(&robot, running.address, hands.clone()).await.unwrap();
@@ -170,8 +166,7 @@ async fn a_daemon_recovers_more_than_a_year_after_its_certificate_and_the_one_ab
 async fn the_coordinator_renews_its_own_certificate_under_live_connections() {
     let world = World::new();
     let hands = Hands::new();
-    let mut config = world.config("state");
-    config.clock = hands.clone();
+    let mut config = world.config_under(hands.clone(), "state");
     config.lives = lives();
     let running = Running::start(config).await;
     let ada = admin(&world, running.address, hands.clone()).await;

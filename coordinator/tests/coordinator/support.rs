@@ -4,7 +4,7 @@ mod daemon;
 
 pub(crate) use daemon::{Daemon, Memory, Ordered, cannot_prepare};
 
-use dora_remote_certs::{Authority, Credentials};
+use dora_remote_certs::{Authority, Clock, Credentials};
 use dora_remote_coordinator::{CoordinatorConfig, Options, start};
 use dora_remote_link::{Address, CallError, DialKind, Dialer, Feed, Peer, Speaker};
 use dora_remote_protocol::{
@@ -22,7 +22,10 @@ use std::{
     future::Future,
     net::SocketAddr,
     path::PathBuf,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread::{self, JoinHandle},
     time::{Duration, SystemTime},
 };
@@ -64,6 +67,14 @@ impl World {
             ..Options::default()
         };
         options.checked().unwrap()
+    }
+
+    /// The same under a clock that the test sets.
+    pub(crate) fn config_under(&self, clock: Arc<dyn Clock>, state: &str) -> CoordinatorConfig {
+        CoordinatorConfig {
+            clock,
+            ..self.config(state)
+        }
     }
 
     pub(crate) fn credentials(&self, role: Role, name: &str) -> Credentials {
