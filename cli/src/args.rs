@@ -19,7 +19,7 @@ pub use level::{Level, Levels};
 #[cfg(feature = "server")]
 pub use servers::{
     AcceptRestore, Coordinator, CoordinatorBackup, CoordinatorInstall, CoordinatorRestore, CoordinatorRun, CoordinatorVerb,
-    Daemon, DaemonInstall, DaemonRun, DaemonVerb, Down, Engine, Install, LogFormat, ShipLogs,
+    Daemon, DaemonInstall, DaemonRun, DaemonVerb, Down, Engine, Install, LogFormat, MachineFlags, ShipLogs,
 };
 
 use crate::{exit, output::Format, rights};

@@ -226,6 +226,17 @@ pub struct DaemonInstall {
     /// What may be started on this machine: a file that the user of the service must be able to read
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
+    /// What the machine is and does.
+    #[command(flatten)]
+    pub machine: MachineFlags,
+    /// A group that nodes need, such as `video` or `dialout`; may be given several times
+    #[arg(long, value_name = "GROUP")]
+    pub group: Vec<String>,
+}
+
+/// What a machine is and does, whether its daemon is run or installed.
+#[derive(Debug, Args)]
+pub struct MachineFlags {
     /// Labels of the machine, which `deploy.labels` can ask for
     #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', value_parser = key_value)]
     pub labels: Vec<(String, String)>,
@@ -238,9 +249,6 @@ pub struct DaemonInstall {
     /// When log lines of nodes are sent: as they are written, or, for metered links, while somebody reads them
     #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
     pub logs: ShipLogs,
-    /// A group that nodes need, such as `video` or `dialout`; may be given several times
-    #[arg(long, value_name = "GROUP")]
-    pub group: Vec<String>,
 }
 
 /// How to run a daemon.
@@ -252,18 +260,9 @@ pub struct DaemonRun {
     /// What may be started on this machine, and by whom; everything when absent
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
-    /// Labels of the machine, which `deploy.labels` can ask for
-    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', value_parser = key_value)]
-    pub labels: Vec<(String, String)>,
-    /// Variables of its environment that nodes may see, with `*` for any text; may be given several times
-    #[arg(long, value_name = "PATTERN")]
-    pub pass_env: Vec<String>,
-    /// Read variables for every node from a file of NAME=VALUE lines
-    #[arg(long, value_name = "FILE")]
-    pub env_file: Vec<PathBuf>,
-    /// When log lines of nodes are sent: as they are written, or, for metered links, while somebody reads them
-    #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
-    pub logs: ShipLogs,
+    /// What the machine is and does.
+    #[command(flatten)]
+    pub machine: MachineFlags,
     /// What the log files of one node may take, unless its `max_log_size` says otherwise
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
     pub max_node_logs: u64,

@@ -29,16 +29,16 @@ pub async fn run(context: &Context, daemon: DaemonRun) -> Result<Exit, Failure> 
         fs::create_dir_all(parent)
             .map_err(|error| Failure::new(Exit::Failed, format!("cannot make {}", parent.display())).because(&error))?;
     }
-    let variables = env_vars::collect(&daemon.env_file, &[], &places::process_env)
+    let variables = env_vars::collect(&daemon.machine.env_file, &[], &places::process_env)
         .map_err(|error| Failure::usage("cannot use the variables for the nodes").because(&error))?;
     let exe = env::current_exe().map_err(|error| Failure::new(Exit::Failed, "cannot find this program").because(&error))?;
     let config = DaemonConfig {
         state_dir,
         coordinator: target.address,
         credentials_dir: target.identity,
-        labels: daemon.labels.into_iter().collect(),
+        labels: daemon.machine.labels.into_iter().collect(),
         exe,
-        pass_env: daemon.pass_env,
+        pass_env: daemon.machine.pass_env,
         env: variables,
         build: crate::BUILD.to_owned(),
         build_time: crate::build_time(),
@@ -51,7 +51,7 @@ pub async fn run(context: &Context, daemon: DaemonRun) -> Result<Exit, Failure> 
         },
         on_revoked: policy.as_ref().map(Policy::on_revoked).unwrap_or_default(),
         policy,
-        logs: daemon.logs.into(),
+        logs: daemon.machine.logs.into(),
     };
     let mut interrupts = Interrupts::new()?;
     let shutdown = CancellationToken::new();

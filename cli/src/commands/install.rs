@@ -73,7 +73,7 @@ pub fn daemon(context: &Context, wishes: &DaemonInstall) -> Result<Exit, Failure
     if let Some(policy) = &wishes.policy {
         arguments.flag("--policy", absolute("--policy", policy)?);
     }
-    for (key, value) in &wishes.labels {
+    for (key, value) in &wishes.machine.labels {
         if key.contains(',') || value.contains(',') {
             return Err(
                 Failure::usage(format!("the label `{}` has a comma in it", key.escape_debug())).changed(Changed::Nothing),
@@ -81,13 +81,13 @@ pub fn daemon(context: &Context, wishes: &DaemonInstall) -> Result<Exit, Failure
         }
         arguments.flag("--labels", format!("{key}={value}"));
     }
-    for pattern in &wishes.pass_env {
+    for pattern in &wishes.machine.pass_env {
         arguments.flag("--pass-env", pattern);
     }
-    for file in &wishes.env_file {
+    for file in &wishes.machine.env_file {
         arguments.flag("--env-file", absolute("--env-file", file)?);
     }
-    if wishes.logs == ShipLogs::OnDemand {
+    if wishes.machine.logs == ShipLogs::OnDemand {
         arguments.flag("--logs", "on-demand");
     }
     let files = units::daemon(&DaemonWishes {

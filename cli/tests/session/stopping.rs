@@ -20,20 +20,8 @@ use std::{
 #[test]
 fn the_first_interrupt_stops_the_dataflow_and_waits_for_its_end() {
     let laptop = Laptop::new();
-    let coordinator = laptop.coordinator(Script {
-        on_start: running(),
-        readings: [Reading {
-            items: vec![lines(1..2)],
-            then: Then::UntilEnded,
-        }]
-        .into(),
-        on_stop: Some(Ok(DataflowStopped {
-            id: ID,
-            name: "arm".parse().expect("a name"),
-            result: DataflowResult { stopped: true, ..good() },
-        })),
-        ..Script::default()
-    });
+    let stopped = DataflowResult { stopped: true, ..good() };
+    let coordinator = laptop.coordinator(endless(Ok(stopped_with(stopped))));
     let mut child = laptop.to(&coordinator, &["start", "arm/dataflow.yml"]).spawn().expect("runs");
     let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
     let mut first = String::new();
@@ -53,17 +41,9 @@ fn the_first_interrupt_stops_the_dataflow_and_waits_for_its_end() {
 #[test]
 fn the_second_interrupt_leaves() {
     let laptop = Laptop::new();
-    let coordinator = laptop.coordinator(Script {
-        on_start: running(),
-        readings: [Reading {
-            items: vec![lines(1..2)],
-            then: Then::UntilEnded,
-        }]
-        .into(),
-        // The stop fails, so that the dataflow goes on.
-        on_stop: Some(Err(Refusal::new(RefusalCode::Busy, "too much to do"))),
-        ..Script::default()
-    });
+    // The stop fails, so that the dataflow goes on.
+    let busy = Refusal::new(RefusalCode::Busy, "too much to do");
+    let coordinator = laptop.coordinator(endless(Err(busy)));
     let mut child = laptop.to(&coordinator, &["start", "arm/dataflow.yml"]).spawn().expect("runs");
     let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
     stdout.read_line(&mut String::new()).expect("a line");
@@ -82,17 +62,12 @@ fn the_second_interrupt_leaves() {
 #[test]
 fn without_a_name_the_only_dataflow_is_meant() {
     let laptop = Laptop::new();
-    let stopped = DataflowStopped {
-        id: ID,
-        name: "arm".parse().expect("a name"),
-        result: good(),
-    };
     let coordinator = laptop.coordinator(Script {
         dataflows: vec![
             summary("old", DataflowState::Finished),
             summary("arm", DataflowState::Running),
         ],
-        on_stop: Some(Ok(stopped)),
+        on_stop: Some(Ok(stopped_with(good()))),
         ..Script::default()
     });
     assert_eq!(laptop.run(&coordinator, &["stop"]).exit, 0);
@@ -132,14 +107,9 @@ fn a_person_is_asked_before_several_dataflows_are_stopped_and_a_program_is_not()
         return;
     }
     let laptop = Laptop::new();
-    let stopped = DataflowStopped {
-        id: ID,
-        name: "arm".parse().expect("a name"),
-        result: good(),
-    };
     let coordinator = laptop.coordinator(Script {
         dataflows: vec![summary("arm", DataflowState::Running), summary("leg", DataflowState::Running)],
-        on_stop: Some(Ok(stopped)),
+        on_stop: Some(Ok(stopped_with(good()))),
         ..Script::default()
     });
     for (line, typed, exit, asks, stops) in [
@@ -163,6 +133,28 @@ fn a_person_is_asked_before_several_dataflows_are_stopped_and_a_program_is_not()
     coordinator.script().dataflows.pop();
     let (exit, seen) = on_a_terminal(&laptop, &coordinator, "stop --all", "");
     assert!(exit == 0 && !seen.contains("this stops"), "one is not several: {seen}");
+}
+
+/// A dataflow that has printed one line and goes on until it is stopped.
+fn endless(on_stop: Result<DataflowStopped, Refusal>) -> Script {
+    Script {
+        on_start: running(),
+        readings: [Reading {
+            items: vec![lines(1..2)],
+            then: Then::UntilEnded,
+        }]
+        .into(),
+        on_stop: Some(on_stop),
+        ..Script::default()
+    }
+}
+
+fn stopped_with(result: DataflowResult) -> DataflowStopped {
+    DataflowStopped {
+        id: ID,
+        name: "arm".parse().expect("a name"),
+        result,
+    }
 }
 
 /// Makes a terminal for the command line, and shows what a person sees there.
