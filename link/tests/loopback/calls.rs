@@ -1,6 +1,6 @@
 //! What is said on a connection that stands: calls, feeds, uploads, orders, deadlines, back-pressure.
 
-use crate::world::*;
+use crate::{raw::raw, world::*};
 use dora_remote_link::{CallError, DialKind, Dialer, Router, RouterError};
 use dora_remote_protocol::{
     frame,

@@ -1,6 +1,9 @@
 //! Coming in with an invite: what its holder may ask, for how long, how many at once, and whom it never tells anything.
 
-use crate::world::*;
+use crate::{
+    raw::{closed_with, raw_with},
+    world::*,
+};
 use dora_remote_certs::{
     Clock, FloorClock, JoinCredentials, JoinKey, JoinTarget, SystemClock, client_config_for_join, new_seed, sha256,
 };

@@ -6,6 +6,7 @@ mod calls;
 mod endings;
 mod joining;
 mod lives;
+mod raw;
 mod refusals;
 mod round_trips;
 mod slowness;

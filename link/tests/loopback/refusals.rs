@@ -1,6 +1,9 @@
 //! Who is not let in, and who may not ask: distinct errors at the asking side, one line in the log of the other.
 
-use crate::world::*;
+use crate::{
+    raw::{TrustsAnybody, raw, raw_with},
+    world::*,
+};
 use dora_remote_certs::{AdmissionSnapshot, SystemClock};
 use dora_remote_link::{CallError, CloseCode, CloseReason, DialError, DialKind, Dialer, Peer, Router, TlsAlert};
 use dora_remote_protocol::{

@@ -1,6 +1,6 @@
 //! What a connection costs where the network is slow, and what a herd of them costs: through a relay that delays, and at once.
 
-use crate::world::*;
+use crate::{raw::raw, world::*};
 use dora_remote_link::{Address, DialKind, Dialer};
 use dora_remote_protocol::{identity::Role, limits::HANDSHAKE_DEADLINE};
 use std::{

@@ -1,6 +1,10 @@
 //! Peers that take their time on purpose: each wait ends, tells why where somebody can be told, and holds up nobody else.
 
-use crate::{refusals::say_hello, world::*};
+use crate::{
+    raw::{closed_with, raw_over},
+    refusals::say_hello,
+    world::*,
+};
 use dora_remote_certs::{SystemClock, client_config};
 use dora_remote_link::{CloseCode, DialKind, Dialer, Patience, Router};
 use dora_remote_protocol::{
