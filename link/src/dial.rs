@@ -1,6 +1,7 @@
 //! The dialling side: from credentials to a connection with the hello sent in the flight after the TLS handshake.
 //!
-//! Addresses and the race between them lie in `race.rs`. When and how often to dial is the caller's business; see `retry.rs`.
+//! Addresses and the race between them lie in `race.rs`, sockets that die or reach nobody in `sockets.rs`. When and how often to
+//! dial is the caller's business; see `retry.rs`.
 
 use crate::{
     address::Address,
@@ -16,6 +17,7 @@ use crate::{
     router::Router,
     serve::Service,
     shutdown::Tasks,
+    sockets::Sockets,
     stream::{FrameReader, StreamError},
     verdict::verdict,
 };
@@ -24,24 +26,25 @@ use dora_remote_certs::{
     client_config_with_report, facts_of,
 };
 use dora_remote_protocol::{hello::HelloAnswer, limits::DIAL_DEADLINE};
-use quinn::{ClientConfig, Connection, Endpoint, EndpointConfig, crypto::rustls::QuicClientConfig};
+use quinn::{ClientConfig, Connection, crypto::rustls::QuicClientConfig};
 use rustls::pki_types::CertificateDer;
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant, UNIX_EPOCH},
 };
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
-/// Dials coordinators with one set of credentials. One UDP socket, opened with the first dial, serves all its connections.
+/// Dials coordinators with one set of credentials. One UDP socket, opened with the first dial, serves all its connections, until it
+/// dies or three dials in a row have reached nobody from it: the next dial has another one then.
 pub struct Dialer {
     shown: Shown,
     speaker: Speaker,
     kind: DialKind,
     clock: Arc<dyn Clock>,
-    endpoint: Mutex<Option<Endpoint>>,
+    sockets: Sockets,
     counter: AtomicU64,
     handlers: Tasks,
     loops: Tasks,
@@ -77,7 +80,7 @@ impl Dialer {
             speaker,
             kind,
             clock,
-            endpoint: Mutex::new(None),
+            sockets: Sockets::new(kind),
             counter: AtomicU64::new(0),
             handlers: Tasks::new(),
             loops: Tasks::new(),
@@ -125,18 +128,13 @@ impl Dialer {
         Ok(peer)
     }
 
-    /// Moves all connections to a fresh UDP socket, and tells the peers so: right after the network has changed, or the
-    /// machine has slept. Does nothing before the first dial. Must be called within a tokio runtime.
+    /// Moves all connections to other ports, and tells the peers so: right after the network has changed, or the machine has slept.
+    /// Does nothing before the first dial. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// [`LinkError`] when no socket is to be had; the old one is kept then.
     pub fn rebind(&self) -> Result<(), LinkError> {
-        let endpoint = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(endpoint) = &*endpoint else {
-            return Ok(());
-        };
-        let socket = endpoint::dialling_socket(self.kind)?;
-        endpoint.rebind(socket).map_err(LinkError::Socket)
+        self.sockets.rebind()
     }
 
     /// Ends everything: tells handlers, waits for them up to `grace`, closes the connections, lets the last packets leave.
@@ -145,27 +143,16 @@ impl Dialer {
         if !self.handlers.end(grace).await {
             tracing::debug!("some orders were dropped because they did not end in time");
         }
-        let endpoint = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(endpoint) = &endpoint {
-            endpoint.close(CloseCode::Done.var(), b"");
-        }
+        self.sockets.close(CloseCode::Done);
         self.loops.end(endpoint::LAST_PACKETS).await;
-        if let Some(endpoint) = &endpoint {
-            // A peer that is gone would keep an endpoint waiting; nobody needs more than the last packets.
-            drop(timeout(endpoint::LAST_PACKETS, endpoint.wait_idle()).await);
-        }
+        // A peer that is gone would keep a socket waiting; nobody needs more than the last packets.
+        drop(timeout(endpoint::LAST_PACKETS, self.sockets.wait_idle()).await);
     }
 
     pub(crate) async fn connect(&self, address: &Address) -> Result<Dialled, DialError> {
         self.check_own_certificate()?;
-        let endpoint = self.endpoint()?;
         let began = Instant::now();
-        let mut race = Race::default();
-        let (connection, report) = match timeout(DIAL_DEADLINE, race.run(&|report| self.config(report), &endpoint, address)).await
-        {
-            Ok(outcome) => outcome?,
-            Err(_) => return Err(race.lost(address, began.elapsed())),
-        };
+        let (connection, report) = self.reach(address, began).await?;
         let remote = plain(connection.remote_address());
         let chain = peer_chain(&connection);
         let broken = |detail: String| DialError::ServerRefused { address: remote, detail };
@@ -214,19 +201,29 @@ impl Dialer {
         Ok(())
     }
 
-    fn endpoint(&self) -> Result<Endpoint, LinkError> {
-        if self.handlers.token().is_cancelled() {
-            return Err(LinkError::Ending);
+    /// Finishes a handshake, from a second socket when the first one dies meanwhile.
+    async fn reach(&self, address: &Address, began: Instant) -> Result<(Connection, Arc<VerifyReport>), DialError> {
+        let is_ending = || self.handlers.token().is_cancelled();
+        let mut is_second = false;
+        loop {
+            if is_ending() {
+                return Err(LinkError::Ending.into());
+            }
+            let socket = self.sockets.for_dial()?;
+            let (mut race, make_config) = (Race::default(), |report: &_| self.config(report));
+            let running = race.run(&make_config, socket.endpoint(), address);
+            let outcome = match timeout_at((began + DIAL_DEADLINE).into(), running).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(race.lost(address, began.elapsed())),
+            };
+            // What came of a dial from a dead socket tells nothing of the peer.
+            if outcome.is_err() && socket.has_stopped() && (is_ending() || !is_second) {
+                is_second = true;
+                continue;
+            }
+            self.sockets.note(&socket, &outcome);
+            return outcome;
         }
-        let mut slot = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(endpoint) = &*slot {
-            return Ok(endpoint.clone());
-        }
-        let socket = endpoint::dialling_socket(self.kind)?;
-        let endpoint =
-            Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(quinn::TokioRuntime)).map_err(LinkError::Socket)?;
-        *slot = Some(endpoint.clone());
-        Ok(endpoint)
     }
 
     /// Starts from the wall clock, so that it goes forward from one process to the next as well.

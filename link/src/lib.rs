@@ -43,6 +43,7 @@ pub mod router;
 pub mod secrets;
 pub mod serve;
 pub mod shutdown;
+mod sockets;
 mod stream;
 pub mod upload;
 mod verdict;

@@ -10,6 +10,7 @@ use dora_remote_certs::VerifyReport;
 use dora_remote_protocol::limits::RACE_STEP;
 use quinn::{ClientConfig, Connection, Endpoint};
 use std::{
+    io,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -49,7 +50,9 @@ impl Race {
                     Ok(connecting) => {
                         running.spawn(async move { (plain(next), connecting.await, report) });
                     }
-                    Err(quinn::ConnectError::EndpointStopping) => return Err(LinkError::Ending.into()),
+                    Err(error @ quinn::ConnectError::EndpointStopping) => {
+                        return Err(LinkError::Socket(io::Error::other(error)).into());
+                    }
                     Err(error) => self.note(DialError::Tls {
                         address: next,
                         detail: error.to_string(),

@@ -10,4 +10,5 @@ mod raw;
 mod refusals;
 mod round_trips;
 mod slowness;
+mod sockets;
 mod world;
