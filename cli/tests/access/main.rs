@@ -4,6 +4,7 @@
 
 mod invites;
 mod joining;
+mod leftovers;
 mod patience;
 mod renewing;
 mod revoking;

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 /// How long anything may take on a machine with much to do.
-const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// Time between two looks at a condition.
-const STEP: Duration = Duration::from_millis(20);
+pub(crate) const STEP: Duration = Duration::from_millis(20);
 
 /// Looks until something is so, for as long as [`DEADLINE`] allows.
 #[track_caller]

@@ -1,6 +1,6 @@
 //! A coordinator of this binary with a home of its own, and homes of others who join, ask and are shut out.
 
-use crate::patience::until;
+use crate::{leftovers, patience::until};
 use dora_remote_certs::Authority;
 use nix::{
     sys::signal::{Signal, killpg},
@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 pub(crate) const BIN: &str = env!("CARGO_BIN_EXE_dora-remote");
 
-/// A home directory: that of one user on one machine.
+/// A home directory: that of one user on one machine. What was started there ends with it.
 pub(crate) struct Home(TempDir);
 
 /// What one command has said.
@@ -114,6 +114,13 @@ impl Home {
     pub(crate) fn serial(&self, dir: &Path) -> String {
         let shown = self.json(&["certs", "show", dir.to_str().expect("UTF-8")]);
         shown["certificates"][0]["serial"].as_str().expect("a serial").to_owned()
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        // A daemon finds its engine no more once the files are gone, and would leave it behind.
+        leftovers::end(self.0.path());
     }
 }
 
