@@ -6,6 +6,7 @@ mod machines;
 
 use crate::{
     binary, flows,
+    held_port::HeldPort,
     netns::World,
     patience,
     processes::{self, MARKER, Process},
@@ -15,7 +16,6 @@ use crate::{
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    net::UdpSocket,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -30,6 +30,8 @@ pub const TRUST_DOMAIN: &str = "lab.test";
 pub struct Cluster {
     folder: TempDir,
     marker: String,
+    /// The coordinator's, on loopback.
+    _port: HeldPort,
     /// Where the coordinator listens.
     listen: String,
     /// Where others find it.
@@ -89,15 +91,13 @@ impl Cluster {
             .prefix("drt")
             .tempdir_in("/tmp")
             .expect("a temporary folder");
-        let port = UdpSocket::bind("127.0.0.1:0")
-            .and_then(|socket| socket.local_addr())
-            .expect("a free port")
-            .port();
-        let address = format!("127.0.0.1:{port}");
+        let port = HeldPort::new();
+        let address = port.address().to_string();
         fs::create_dir(folder.path().join("laptop")).expect("a fresh folder");
         let cluster = Self {
             folder,
             marker: Uuid::new_v4().to_string(),
+            _port: port,
             listen: address.clone(),
             address,
             daemon_address: None,

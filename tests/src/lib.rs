@@ -12,6 +12,7 @@ pub mod binary;
 pub mod cluster;
 pub mod faults;
 pub mod flows;
+mod held_port;
 pub mod lines;
 pub mod netns;
 pub mod patience;

@@ -1,22 +1,17 @@
 //! Processes that were started in a home, by whomever: an engine is in no group of a test, and is started by a daemon.
 
-use crate::patience::{DEADLINE, STEP};
+use crate::patience;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use std::{fs, path::Path, thread, time::Instant};
+use std::{fs, path::Path};
 
 /// Asks all processes of a home to end and waits until they have; those that do not in time are killed.
 pub(crate) fn end(home: &Path) {
     signal(home, Signal::SIGTERM);
-    let began = Instant::now();
-    while !of(home).is_empty() {
-        if began.elapsed() > DEADLINE {
-            signal(home, Signal::SIGKILL);
-            return;
-        }
-        thread::sleep(STEP);
+    if !patience::comes(|| of(home).is_empty()) {
+        signal(home, Signal::SIGKILL);
     }
 }
 

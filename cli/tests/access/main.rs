@@ -2,6 +2,8 @@
 #![cfg(feature = "server")]
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "../../../tests/src/held_port.rs"]
+mod held_port;
 mod invites;
 mod joining;
 mod leftovers;

@@ -1,6 +1,6 @@
 //! A coordinator of this binary with a home of its own, and homes of others who join, ask and are shut out.
 
-use crate::{leftovers, patience::until};
+use crate::{held_port::HeldPort, leftovers, patience::until};
 use dora_remote_certs::Authority;
 use nix::{
     sys::signal::{Signal, killpg},
@@ -34,6 +34,7 @@ pub(crate) struct Seen {
 pub(crate) struct Coordinator {
     pub(crate) home: Home,
     pub(crate) address: String,
+    _port: HeldPort,
     process: Option<Group>,
 }
 
@@ -135,7 +136,7 @@ impl From<Output> for Seen {
 }
 
 impl Coordinator {
-    /// One of the trust domain `lab` that has made its authority, on a free port.
+    /// One of the trust domain `lab` that has made its authority.
     pub(crate) fn start() -> Self {
         Self::within(Home::new())
     }
@@ -149,9 +150,11 @@ impl Coordinator {
     }
 
     fn within(home: Home) -> Self {
+        let port = HeldPort::new();
         let mut coordinator = Self {
             home,
-            address: "127.0.0.1:0".to_owned(),
+            address: port.address().to_string(),
+            _port: port,
             process: None,
         };
         coordinator.run();

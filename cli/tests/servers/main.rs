@@ -4,6 +4,8 @@
 
 mod audit;
 mod backup;
+#[path = "../../../tests/src/held_port.rs"]
+mod held_port;
 mod home;
 mod services;
 mod site;

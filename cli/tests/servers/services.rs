@@ -1,6 +1,9 @@
 //! Coordinator and daemon as services: the files that `install` makes, and what the service manager is told by the real programs.
 
-use crate::home::{Home, PATIENCE, Service, good, has_line};
+use crate::{
+    held_port::HeldPort,
+    home::{Home, PATIENCE, Service, good, has_line},
+};
 use nix::unistd::geteuid;
 use std::{
     ffi::OsStr,
@@ -292,7 +295,9 @@ fn a_daemon_is_ready_before_it_is_joined_and_says_when_it_is() {
         &robot,
     ]));
     let state = home.path("coordinator").display().to_string();
-    let start = |listen: &str| {
+    let port = HeldPort::new();
+    let address = port.address().to_string();
+    let start = || {
         let mut command = home.command([
             "coordinator",
             "--authority",
@@ -300,16 +305,11 @@ fn a_daemon_is_ready_before_it_is_joined_and_says_when_it_is() {
             "--state",
             &state,
             "--listen",
-            listen,
+            &address,
         ]);
         command.stdout(Stdio::piped()).stderr(Stdio::null());
         Service(command.spawn().expect("starts"))
     };
-    // A port that is known before anybody listens there.
-    let mut first = start("127.0.0.1:0");
-    let address = first.address();
-    first.terminate();
-    assert!(first.0.wait().expect("ends").success());
 
     let mut manager = Manager::new(&home);
     let daemon_state = home.path("daemon").display().to_string();
@@ -331,7 +331,7 @@ fn a_daemon_is_ready_before_it_is_joined_and_says_when_it_is() {
         manager.heard
     );
     manager.hear("WATCHDOG=1", |line| line == "WATCHDOG=1");
-    let coordinator = start(&address);
+    let coordinator = start();
     manager.hear("that it has joined", |line| line == format!("STATUS=joined {address}"));
     manager.hear("WATCHDOG=1", |line| line == "WATCHDOG=1");
     daemon.terminate();

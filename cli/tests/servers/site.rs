@@ -1,6 +1,9 @@
 //! A coordinator with a home of its own, asked and checked over its admin socket.
 
-use crate::home::{Home, Service, good};
+use crate::{
+    held_port::HeldPort,
+    home::{Home, Service, good},
+};
 use redb::Database;
 use serde_json::Value;
 use std::{
@@ -12,14 +15,17 @@ use std::{
 pub(crate) struct Site {
     pub(crate) home: Home,
     pub(crate) address: String,
+    _port: HeldPort,
     coordinator: Option<Service>,
 }
 
 impl Site {
     pub(crate) fn new() -> Self {
+        let port = HeldPort::new();
         let mut site = Self {
             home: Home::new(),
-            address: "127.0.0.1:0".to_owned(),
+            address: port.address().to_string(),
+            _port: port,
             coordinator: None,
         };
         site.start();

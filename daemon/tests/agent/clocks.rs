@@ -49,7 +49,7 @@ async fn a_clock_that_is_a_year_ahead_fails_loudly_and_leaves_no_trace() {
     let clock = SetClock::at(SystemTime::now() + DAY * 366);
     let world = world_at(&clock);
     let mut log = Log::new();
-    let daemon = world.daemon_at(world.address.port());
+    let daemon = world.daemon_at(world.address());
     log.until(&["ERROR", "the certificate of the server", "ended at"]).await;
     world.book.change(|seen| assert_eq!(seen.joins, 0));
     clock.set(SystemTime::now());

@@ -45,7 +45,7 @@ async fn a_copied_state_directory_is_another_instance_and_tells_nothing_twice() 
     world.stop_coordinator().await;
     let events = world.book.change(|seen| std::mem::take(&mut seen.events));
     world.start_coordinator();
-    let copy = world.daemon_in(copied, world.address.port());
+    let copy = world.daemon_in(copied, world.address());
     world.book.until("the copy", |seen| (seen.joins == 2).then_some(())).await;
     log.until(&["WARN", "this state directory is a copy"]).await;
     world.book.change(|seen| {

@@ -121,7 +121,6 @@ impl Book {
 
 /// A running coordinator.
 pub(crate) struct Coordinator {
-    pub(crate) address: SocketAddr,
     end: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -144,7 +143,7 @@ impl Coordinator {
             max_handshakes: MAX_HANDSHAKES,
         });
         let acceptor = acceptor.expect("bound");
-        let (address, end) = (acceptor.local_address(), CancellationToken::new());
+        let end = CancellationToken::new();
         let (router, token) = (router(book, trust), end.clone());
         let task = tokio::spawn(async move {
             acceptor
@@ -152,7 +151,7 @@ impl Coordinator {
                 .await
                 .expect("a good end");
         });
-        Self { address, end, task }
+        Self { end, task }
     }
 
     pub(crate) async fn stop(self) {

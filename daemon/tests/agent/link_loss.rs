@@ -38,15 +38,15 @@ async fn told_once(world: &World, dataflow: DataflowId) {
 async fn a_run_is_stopped_in_the_cut_and_told_after_it_by_the_next_daemon() {
     let world = World::new();
     let mut log = Log::new();
-    let mut relay = Relay::to(world.address).await;
-    let daemon = world.joined_at(relay.port).await;
+    let mut relay = Relay::to(world.address()).await;
+    let daemon = world.joined_at(relay.address).await;
     let (dataflow, pids) = running(&world).await;
     let spared = world.start("nodes: []").await;
     relay.cut(true);
     relay.swallowed(1).await;
     // The one that counts on is not the one that began.
     daemon.stop().await;
-    let daemon = world.daemon_at(relay.port);
+    let daemon = world.daemon_at(relay.address);
     log.until(&["WARN", "link-loss policy"]).await;
     log.until(&["the run has ended"]).await;
     assert!(pids.iter().all(|pid| !lives(*pid)));

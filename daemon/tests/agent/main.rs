@@ -7,6 +7,8 @@ mod copies;
 mod fake_coordinator;
 mod fake_engine;
 mod files;
+#[path = "../../../tests/src/held_port.rs"]
+mod held_port;
 mod life;
 mod link_loss;
 mod log;

@@ -15,7 +15,7 @@ const INITIAL: (u8, u8) = (0xf0, 0xc0);
 
 /// A running relay; ends when it is dropped.
 pub(crate) struct Relay {
-    pub(crate) port: u16,
+    pub(crate) address: SocketAddr,
     cut: Arc<AtomicBool>,
     initials: watch::Receiver<u32>,
     _tasks: JoinSet<()>,
@@ -24,7 +24,7 @@ pub(crate) struct Relay {
 impl Relay {
     pub(crate) async fn to(server: SocketAddr) -> Self {
         let front = Arc::new(UdpSocket::bind("127.0.0.1:0").await.expect("bound"));
-        let port = front.local_addr().expect("bound").port();
+        let address = front.local_addr().expect("bound");
         let cut = Arc::new(AtomicBool::new(false));
         let (count, initials) = watch::channel(0);
         let mut tasks = JoinSet::new();
@@ -55,7 +55,7 @@ impl Relay {
             }
         });
         Self {
-            port,
+            address,
             cut,
             initials,
             _tasks: tasks,

@@ -138,7 +138,7 @@ async fn a_recovery_that_is_refused_is_told_once_and_tried_again() {
     world
         .book
         .change(|seen| seen.refuse_renewals = refusal(RefusalCode::LimitReached, "not before noon"));
-    let daemon = world.daemon_at(world.address.port());
+    let daemon = world.daemon_at(world.address());
     log.until(&["ERROR", "not before noon"]).await;
     world
         .book
@@ -158,7 +158,7 @@ async fn a_machine_in_quarantine_keeps_asking_and_says_so_once() {
     world
         .book
         .change(|seen| seen.refuse_joins = refusal(RefusalCode::Quarantined, "another machine answers"));
-    let daemon = world.daemon_at(world.address.port());
+    let daemon = world.daemon_at(world.address());
     log.until(&["ERROR", "another machine answers"]).await;
     world.book.change(|seen| seen.refuse_joins = None);
     world.book.until("a join", |seen| (seen.joins > 0).then_some(())).await;

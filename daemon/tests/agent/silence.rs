@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 #[tokio::test]
 async fn a_machine_finds_its_way_back_as_soon_as_the_link_does() {
     let world = World::new();
-    let mut relay = Relay::to(world.address).await;
-    let daemon = world.joined_at(relay.port).await;
+    let mut relay = Relay::to(world.address()).await;
+    let daemon = world.joined_at(relay.address).await;
     let dataflow = world.start("nodes: []").await;
     let engine = world.book.change(|seen| seen.engine_up());
     relay.cut(true);

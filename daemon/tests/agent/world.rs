@@ -3,6 +3,7 @@
 use crate::{
     fake_coordinator::{Book, Coordinator},
     fake_engine,
+    held_port::HeldPort,
     trust::Trust,
 };
 use dora_remote_certs::{Clock, SystemClock};
@@ -40,7 +41,7 @@ pub(crate) struct World {
     pub(crate) trust: Arc<Trust>,
     secrets: EndpointSecrets,
     pub(crate) book: Book,
-    pub(crate) address: SocketAddr,
+    port: HeldPort,
     /// The clock of the machine.
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) on_revoked: OnRevoked,
@@ -77,10 +78,10 @@ impl World {
         let trust = Arc::new(trust(&dir.path().join("authority")));
         trust.machine.save(&dir.path().join("identity"), false).expect("saved");
         let secrets = EndpointSecrets::generate().expect("random");
-        let book = Book::new();
-        let coordinator = Coordinator::start("127.0.0.1:0".parse().expect("good"), &trust, &secrets, &book);
+        let (book, port) = (Book::new(), HeldPort::new());
+        let coordinator = Coordinator::start(port.address(), &trust, &secrets, &book);
         Self {
-            address: coordinator.address,
+            port,
             coordinator: Some(coordinator),
             policy: None,
             logs: LogShipping::Always,
@@ -103,7 +104,12 @@ impl World {
 
     /// Starts the coordinator where it was.
     pub(crate) fn start_coordinator(&mut self) {
-        self.coordinator = Some(Coordinator::start(self.address, &self.trust, &self.secrets, &self.book));
+        self.coordinator = Some(Coordinator::start(self.address(), &self.trust, &self.secrets, &self.book));
+    }
+
+    /// Where the coordinator is, or was.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.port.address()
     }
 
     /// The same, and waits until the daemon is back.
@@ -125,18 +131,18 @@ impl World {
         self.dir.path().join("identity")
     }
 
-    /// A daemon that finds its coordinator at another port.
-    pub(crate) fn daemon_at(&self, port: u16) -> Daemon {
-        self.daemon_in(self.state(), port)
+    /// A daemon that finds its coordinator there.
+    pub(crate) fn daemon_at(&self, coordinator: SocketAddr) -> Daemon {
+        self.daemon_in(self.state(), coordinator)
     }
 
     /// The same with another state directory.
-    pub(crate) fn daemon_in(&self, state_dir: PathBuf, port: u16) -> Daemon {
+    pub(crate) fn daemon_in(&self, state_dir: PathBuf, coordinator: SocketAddr) -> Daemon {
         let config = DaemonConfig {
             state_dir,
             coordinator: Address {
-                host: "127.0.0.1".to_owned(),
-                port,
+                host: coordinator.ip().to_string(),
+                port: coordinator.port(),
             },
             credentials_dir: self.identity(),
             labels: Labels::from([("arm".to_owned(), "left".to_owned())]),
@@ -161,16 +167,16 @@ impl World {
 
     /// Starts a daemon and waits until it has joined and its engine is up.
     pub(crate) async fn joined(&self) -> Daemon {
-        self.joined_at(self.address.port()).await
+        self.joined_at(self.address()).await
     }
 
-    /// The same through another port.
-    pub(crate) async fn joined_at(&self, port: u16) -> Daemon {
+    /// The same with a daemon that finds its coordinator there.
+    pub(crate) async fn joined_at(&self, coordinator: SocketAddr) -> Daemon {
         let joins = self.book.change(|seen| {
             seen.engine = None;
             seen.joins
         });
-        let daemon = self.daemon_at(port);
+        let daemon = self.daemon_at(coordinator);
         self.book
             .until("a join", |seen| {
                 (seen.joins > joins && seen.engine_up().is_some()).then_some(())

@@ -1,6 +1,6 @@
 //! How connections end, move and come back: shutdown, rebind, a server that was killed, a server that is not there.
 
-use crate::world::*;
+use crate::{held_port::HeldPort, world::*};
 use dora_remote_link::{
     Acceptor, Address, CallError, CloseCode, CloseReason, DialError, DialKind, Dialer, EndpointSecrets, LinkError, Peer,
     PeerWatcher, Router,
@@ -104,10 +104,10 @@ struct Mortal {
 }
 
 impl Mortal {
-    fn start(options: dora_remote_link::AcceptOptions) -> (Self, u16) {
+    fn start(options: dora_remote_link::AcceptOptions) -> Self {
         let kill = CancellationToken::new();
         let killed = kill.clone();
-        let (tell, port) = mpsc::channel();
+        let (tell, bound) = mpsc::channel();
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -115,7 +115,7 @@ impl Mortal {
                 .expect("a runtime");
             runtime.block_on(async {
                 let acceptor = Acceptor::bind(options).expect("bound");
-                tell.send(acceptor.local_address().port()).expect("told");
+                tell.send(()).expect("told");
                 let running = acceptor.run(echo(), Unwatched, CancellationToken::new(), GRACE);
                 tokio::select! {
                     _ = tokio::spawn(running) => panic!("it was to run"),
@@ -125,8 +125,8 @@ impl Mortal {
             // As after a kill: no task runs again, nothing is sent.
             runtime.shutdown_background();
         });
-        let port = port.recv().expect("a port");
-        (Self { kill, thread }, port)
+        bound.recv().expect("bound");
+        Self { kill, thread }
     }
 
     fn kill(self) {
@@ -146,16 +146,17 @@ impl PeerWatcher for Unwatched {
 async fn a_server_that_was_killed_tells_its_peers_to_redial_as_soon_as_it_is_back() {
     let world = World::new();
     let secrets = world.path().join("secrets");
-    let options = |port: u16| {
+    let port = HeldPort::new();
+    let options = || {
         let mut options = world.options();
         options.secrets = EndpointSecrets::load_or_create(&secrets).expect("secrets");
-        options.address.set_port(port);
+        options.address = port.address();
         options
     };
-    let (server, port) = Mortal::start(options(0));
+    let server = Mortal::start(options());
     let address = Address {
-        host: "127.0.0.1".to_owned(),
-        port,
+        host: port.address().ip().to_string(),
+        port: port.address().port(),
     };
     let person = world.credentials(Role::Operator, "olga");
     let dialer = Dialer::new(&person, speaker(), DialKind::Follow).expect("a dialler");
@@ -165,8 +166,8 @@ async fn a_server_that_was_killed_tells_its_peers_to_redial_as_soon_as_it_is_bac
     // The port is free only when the last of the killed runtime is gone.
     let server = soon(async {
         loop {
-            if UdpSocket::bind(("::", port)).is_ok() {
-                return Mortal::start(options(port)).0;
+            if UdpSocket::bind(port.address()).is_ok() {
+                return Mortal::start(options());
             }
             tokio::task::yield_now().await;
         }

@@ -4,6 +4,8 @@
 
 mod calls;
 mod endings;
+#[path = "../../../tests/src/held_port.rs"]
+mod held_port;
 mod joining;
 mod lives;
 mod raw;
