@@ -10,12 +10,15 @@
 //! carry this process's id, and all of it is gone with the [`World`].
 
 use std::{
+    path::Path,
     process::{Command, Output},
     sync::atomic::{AtomicU32, Ordering},
 };
 
 /// Address of the cloud.
 pub const CLOUD: &str = "198.51.100.1";
+/// Its address after [`World::move_cloud`].
+pub const CLOUD_LATER: &str = "198.51.100.9";
 /// Address of the robot, behind the router.
 pub const ROBOT: &str = "192.168.50.2";
 /// Address of the router on the internet.
@@ -65,6 +68,28 @@ impl World {
         ["ip", "netns", "exec", &self.name(place)].map(str::to_owned).to_vec()
     }
 
+    /// The same with a file in the place of `/etc/hosts`, for that command alone. It may be written anew while the command runs.
+    ///
+    /// # Panics
+    /// When the path is no text.
+    #[must_use]
+    pub fn prefix_with_hosts(&self, place: &str, hosts: &Path) -> Vec<String> {
+        let mut words = self.prefix(place);
+        let bind = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+        words.extend(
+            [
+                "unshare",
+                "--mount",
+                "sh",
+                "-c",
+                bind,
+                hosts.to_str().expect("a path of text"),
+            ]
+            .map(str::to_owned),
+        );
+        words
+    }
+
     /// Cuts the robot's link: the router drops everything between the robot and the internet, silently.
     pub fn cut(&self) {
         self.nft("add table inet cut");
@@ -102,6 +127,13 @@ impl World {
     pub fn robot_to_mobile(&self) {
         self.connect("robot", "10.60.0.9/24", "tower", "cell0", "10.60.0.1/24");
         self.must("robot", &["ip", "route", "add", "default", "via", "10.60.0.1"]);
+    }
+
+    /// The cloud gets another address, [`CLOUD_LATER`]; nobody is at the old one.
+    pub fn move_cloud(&self) {
+        self.must("cloud", &["ip", "addr", "del", &format!("{CLOUD}/24"), "dev", "up0"]);
+        self.must("cloud", &["ip", "addr", "add", &format!("{CLOUD_LATER}/24"), "dev", "up0"]);
+        self.must("cloud", &["ip", "route", "add", "default", "via", "198.51.100.254"]);
     }
 
     /// The laptop gets another address.
@@ -217,7 +249,7 @@ fn lack() -> Option<String> {
     if !nix::unistd::geteuid().is_root() {
         return Some("they need root".to_owned());
     }
-    for tool in ["ip", "nft", "bash", "sysctl"] {
+    for tool in ["ip", "nft", "bash", "sysctl", "unshare", "mount"] {
         let there = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output();
         if !there.is_ok_and(|output| output.status.success()) {
             return Some(format!("`{tool}` is missing"));

@@ -6,7 +6,7 @@ use dora_remote_tests::{
     cluster::Cluster,
     flows::{TICKER, TICKER_FLOW},
     lines::{assert_rising, assert_whole, numbers},
-    netns::{ROUTER, ROUTER_LATER, TOWER, World},
+    netns::{CLOUD, CLOUD_LATER, ROUTER, ROUTER_LATER, TOWER, World},
     patience, python,
     run_cli::Running,
 };
@@ -127,6 +127,32 @@ fn a_nat_that_forgets_and_one_that_moves_cost_nothing() {
     let lines = attached.wait().exits_with(0).output_of("ticker");
     assert_whole("ticks over two rebinds", &numbers(&lines, "tick"), 1);
     cluster.no_node_is_left();
+}
+
+#[test]
+fn a_coordinator_that_moves_is_found_by_its_name() {
+    let Some(world) = World::new() else { return };
+    let mut cluster = Cluster::in_world(world);
+    cluster.set_hosts(&format!("{CLOUD} coordinator.test\n"));
+    cluster.let_daemons_dial("coordinator.test:6013");
+    cluster.stop_daemon("robot");
+    cluster.start_daemon("robot");
+    let joined = |cluster: &Cluster, address: &str| {
+        let log = cluster.daemon_log("robot");
+        log.lines()
+            .any(|line| line.contains(" joined ") && line.contains(address) && line.contains("coordinator"))
+    };
+    cluster.until_connected(&["robot"]);
+    let agent = cluster.daemon_pid("robot");
+
+    cluster.move_cloud();
+    let cli = cluster.cli();
+    cli.until_machine("robot", false);
+    assert!(!joined(&cluster, CLOUD_LATER), "nobody has told it");
+    cluster.set_hosts(&format!("{CLOUD_LATER} coordinator.test\n"));
+    patience::until_true("the robot at the new address", || joined(&cluster, CLOUD_LATER));
+    cli.until_machine("robot", true);
+    assert_eq!(cluster.daemon_pid("robot"), agent, "it came back by itself");
 }
 
 #[test]

@@ -54,6 +54,23 @@ impl Cluster {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("our own file");
     }
 
+    /// Writes what daemons that are started from now on find in `/etc/hosts`, in a world; also while they run.
+    ///
+    /// # Panics
+    /// When the file cannot be written.
+    pub fn set_hosts(&self, hosts: &str) {
+        fs::write(self.path("hosts"), hosts).expect("our own folder");
+    }
+
+    /// Moves the cloud to another address, and the coordinator with it.
+    ///
+    /// # Panics
+    /// When the cluster stands on loopback.
+    pub fn move_cloud(&mut self) {
+        self.world().move_cloud();
+        self.address = format!("{}:6013", crate::netns::CLOUD_LATER);
+    }
+
     fn policy_path(&self, machine: &str) -> PathBuf {
         self.path(&format!("{machine}.policy.toml"))
     }
@@ -77,7 +94,11 @@ impl Cluster {
         if policy.exists() {
             arguments.extend(["--policy", text(&policy)]);
         }
-        let place = self.world.as_ref().map(|world| world.prefix("robot"));
+        let hosts = self.path("hosts");
+        let place = self.world.as_ref().map(|world| match hosts.exists() {
+            true => world.prefix_with_hosts("robot", &hosts),
+            false => world.prefix("robot"),
+        });
         let program = self.installed.clone().unwrap_or_else(binary::program);
         let child = self.spawn(place, &program, &format!("{machine}.log"), &arguments);
         self.daemons.insert(machine.to_owned(), child);
