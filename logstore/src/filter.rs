@@ -10,7 +10,8 @@ use std::collections::BTreeSet;
 
 /// Which lines a reader wants: those that pass every limit that is set.
 ///
-/// Lines that a machine lost have no level and no text, so they pass those limits. Their time is that of the line that follows.
+/// Lines that a machine lost have no level and no text, so they pass those limits. Their time is that of the line that was stored next;
+/// where that is not known, they are wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// The lines of these nodes alone; empty for the lines of everybody.
@@ -93,8 +94,8 @@ impl Filter {
         if self.is_open() {
             return wanted;
         }
-        // From the end, so that the time of what follows lost lines is known.
-        let mut next_at = entries.iter().rev().find_map(Entry::at_unix_ms);
+        // From the end, so that the time of what follows lost lines is known. What follows the block is not.
+        let mut next_at = None;
         for (at, entry) in entries.iter().enumerate().rev() {
             next_at = entry.at_unix_ms().or(next_at);
             wanted[at] = self.wants(entry) && next_at.is_none_or(|time| self.wants_time(first_seq + at as u64, time));

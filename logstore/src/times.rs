@@ -19,8 +19,9 @@ pub(crate) struct Times {
 }
 
 impl Times {
-    /// The times of a block that ends with `last_seq`; none when no line in it has a time.
+    /// The times of a block that ends with `last_seq`; none when it ends with lost lines, as their time is that of what follows.
     pub(crate) fn of(last_seq: u64, entries: &[Entry]) -> Option<Self> {
+        entries.last()?.at_unix_ms()?;
         let times = || entries.iter().filter_map(Entry::at_unix_ms);
         Some(Self {
             last_seq,

@@ -20,22 +20,42 @@ use uuid::Uuid;
 const FILE: &str = "DORA_REMOTE_TEST_STORE";
 /// The first line that it writes.
 const FIRST: &str = "DORA_REMOTE_TEST_FIRST_LINE";
+/// Bytes that the store may hold.
+const CAP: &str = "DORA_REMOTE_TEST_CAP";
+/// Chance of a former run, to have it again.
+const SEED: &str = "DORA_REMOTE_TEST_SEED";
 /// Lives of the writer.
 const LIVES: u64 = 25;
-const CAPS: Caps = Caps {
-    total_bytes: 1 << 30,
-    per_dataflow_bytes: 1 << 30,
-};
 
 #[test]
 fn what_was_acknowledged_survives_a_writer_that_is_killed() {
+    let (found, gone, _) = written_by_the_killed("what_was_acknowledged_survives_a_writer_that_is_killed", 1 << 30);
+    assert_eq!((found.first(), gone), (Some(&1), 0));
+}
+
+#[test]
+fn what_was_evicted_is_counted_though_the_writer_is_killed() {
+    let cap = 6_000;
+    let (found, gone, bytes) = written_by_the_killed("what_was_evicted_is_counted_though_the_writer_is_killed", cap);
+    assert!(
+        gone > 0 && found.first() == Some(&(gone + 1)),
+        "{gone} gone, then {:?}",
+        found.first()
+    );
+    assert!(bytes <= cap, "{bytes} bytes");
+}
+
+/// Has a writer killed at many points. Returns the lines that are there then, how many are gone before them, and what they take.
+#[expect(clippy::print_stderr, reason = "a failure can only be repeated with its seed")]
+fn written_by_the_killed(test: &str, cap: u64) -> (Vec<u64>, u64, u64) {
     if let Some(file) = env::var_os(FILE) {
-        let first = env::var(FIRST).unwrap().parse().unwrap();
-        write_until_killed(Path::new(&file), first);
+        let number = |name: &str| env::var(name).unwrap().parse().unwrap();
+        write_until_killed(Path::new(&file), number(FIRST), number(CAP));
     }
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("logs.redb");
-    let seed = u64::from(std::process::id());
+    let seed = env::var(SEED).map_or_else(|_| u64::from(std::process::id()), |seed| seed.parse().unwrap());
+    eprintln!("the killed writer: {SEED}={seed}");
     let mut random = seed;
     let mut next = |below: u64| {
         random = random
@@ -48,31 +68,36 @@ fn what_was_acknowledged_survives_a_writer_that_is_killed() {
         // What was not acknowledged is sent again, and some of what was.
         let first = acked.saturating_sub(next(30)) + 1;
         let (answers, pause) = (next(12), Duration::from_micros(next(4_000)));
-        acked = acked.max(one_life(&file, first, answers, pause));
+        let variables = [(FIRST, first), (CAP, cap)];
+        acked = acked.max(one_life(test, &file, variables, answers, pause));
     }
-    let store = LogStore::open(&file, CAPS).unwrap();
-    let found = numbers(&store);
-    assert!(
-        acked > 0 && found.len() as u64 >= acked,
-        "seed {seed}: {} of {acked}",
-        found.len()
-    );
-    for (expected, number) in (1..).zip(&found) {
-        assert_eq!(*number, expected, "seed {seed}: lines are whole and in order");
+    let store = LogStore::open(&file, caps(cap)).unwrap();
+    let (found, gone) = numbers(&store);
+    let last = gone + found.len() as u64;
+    assert!(acked > 0 && last >= acked, "{last} of {acked}");
+    for (expected, number) in (gone + 1..).zip(&found) {
+        assert_eq!(*number, expected, "lines are whole and in order");
     }
-    assert_eq!(store.last_seq(flow()).unwrap(), found.len() as u64);
+    assert_eq!(store.last_seq(flow()).unwrap(), last);
+    let bytes = store.bytes().unwrap();
+    store.forget(flow()).unwrap();
+    assert_eq!(store.bytes().unwrap(), 0, "no byte is counted twice");
+    (found, gone, bytes)
+}
+
+const fn caps(bytes: u64) -> Caps {
+    Caps {
+        total_bytes: 1 << 30,
+        per_dataflow_bytes: bytes,
+    }
 }
 
 /// Lets a writer live until it has acknowledged so often, and a little longer. Returns the last line that it acknowledged.
-fn one_life(file: &Path, first: u64, answers: u64, pause: Duration) -> u64 {
+fn one_life(test: &str, file: &Path, variables: [(&str, u64); 2], answers: u64, pause: Duration) -> u64 {
     let mut child = Command::new(env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "what_was_acknowledged_survives_a_writer_that_is_killed",
-            "--nocapture",
-        ])
+        .args(["--exact", test, "--nocapture"])
         .env(FILE, file)
-        .env(FIRST, first.to_string())
+        .envs(variables.map(|(name, value)| (name, value.to_string())))
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -89,8 +114,8 @@ fn one_life(file: &Path, first: u64, answers: u64, pause: Duration) -> u64 {
 }
 
 /// Appends batches and says which are stored.
-fn write_until_killed(file: &Path, mut first: u64) -> ! {
-    let store = LogStore::open(file, CAPS).unwrap();
+fn write_until_killed(file: &Path, mut first: u64, cap: u64) -> ! {
+    let store = LogStore::open(file, caps(cap)).unwrap();
     let mut out = io::stdout();
     out.write_all(b"\n").unwrap();
     loop {
@@ -120,16 +145,20 @@ fn flow() -> DataflowId {
     DataflowId(Uuid::from_u128(7))
 }
 
-/// The numbers of all lines in the store.
-fn numbers(store: &LogStore) -> Vec<u64> {
-    let (mut found, mut after) = (Vec::new(), 0);
+/// The numbers of all lines in the store, and how many are gone before them.
+fn numbers(store: &LogStore) -> (Vec<u64>, u64) {
+    let (mut found, mut gone, mut after) = (Vec::new(), 0, 0);
     loop {
         let page = store.read(flow(), after, &Filter::default(), 1 << 20).unwrap();
         for item in page.items {
-            let LogItem::Lines(lines) = item else {
-                panic!("nothing is missing: {item:?}");
+            let lines = match item {
+                LogItem::Lines(lines) => lines.lines().unwrap(),
+                LogItem::Gap { lines, .. } if found.is_empty() => {
+                    gone += lines;
+                    continue;
+                }
+                other => panic!("nothing is missing: {other:?}"),
             };
-            let lines = lines.lines().unwrap();
             found.extend(
                 lines
                     .iter()
@@ -138,7 +167,7 @@ fn numbers(store: &LogStore) -> Vec<u64> {
         }
         after = page.next_after;
         if page.at_end {
-            return found;
+            return (found, gone);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Lines in, lines out: once each, in order, across restarts, resends and evictions.
 
+mod clocks;
 mod filters;
 
 use crate::{Caps, Filter, LogStore};

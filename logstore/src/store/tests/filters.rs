@@ -169,3 +169,19 @@ fn lost_lines_are_as_old_as_what_follows_them() {
     let errors = levels(Some(LogLevel::Error), None);
     assert_eq!(shown_of(&errors), ["gap of 7, then 2"], "nobody knows what they said");
 }
+
+#[test]
+fn lost_lines_at_the_end_of_a_block_are_not_as_old_as_what_stands_before_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let gap = LogBatch {
+        records: Vec::new(),
+        ..batch("m", 5, 7, 1..=1)
+    };
+    store
+        .append(&[(machine("a"), batch("n", 1, 0, 1..=3)), (machine("a"), gap)])
+        .unwrap();
+    store.append(&[(machine("a"), batch("m", 5, 0, 100..=101))]).unwrap();
+    let page = store.read(flow(), 0, &since(100, u64::MAX), usize::MAX).unwrap();
+    assert_eq!(shown(&page.items), ["gap of 7, then 4", "m100", "m101"]);
+}
