@@ -40,7 +40,8 @@ pub(crate) struct RunState {
     pub(crate) nodes: Vec<NodeStatus>,
     /// Whether the engine confirmed that all processes exist.
     pub(crate) spawned: bool,
-    /// When its last node ended, in milliseconds since the Unix epoch.
+    /// When its last node ended, in milliseconds since the Unix epoch; later than the same of every run that ended before it, whatever
+    /// the clock said: runs go in this order.
     pub(crate) ended_unix_ms: Option<u64>,
     /// Whether every log line was shipped and acknowledged.
     pub(crate) logs_shipped: bool,
@@ -81,7 +82,7 @@ pub(crate) struct LogCursor {
     pub(crate) epoch: u64,
     /// Acknowledged offset, as in `LogRecord::offset`.
     pub(crate) offset: u64,
-    /// Time of the last acknowledged line; later lines are never older.
+    /// Time of the last acknowledged line; later lines are older only if the clock was set back.
     pub(crate) at_unix_ms: u64,
     /// Where that is in the files; none for messages.
     pub(crate) place: Option<FilePlace>,

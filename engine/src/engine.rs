@@ -20,7 +20,7 @@ use dora_remote_protocol::{
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -110,7 +110,7 @@ impl Engine {
                     lines,
                     why,
                 } => {
-                    let told = state.losses.add(dataflow, node, lines, why, now_unix_ms());
+                    let told = state.losses.add(dataflow, node, lines, why, Instant::now());
                     self.tell(&mut state, Some(dataflow), told.into_iter().collect());
                     continue;
                 }

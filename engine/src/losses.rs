@@ -7,10 +7,13 @@ use dora_remote_protocol::{
     ids::{DataflowId, NodeId},
     log_line::{LogLevel, LogSource},
 };
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 /// Time without a loss after which the next one is told in words again.
-const BURST_ENDS_AFTER_MS: u64 = 60_000;
+const BURST_ENDS_AFTER: Duration = Duration::from_secs(60);
 
 /// What was lost and not told yet.
 #[derive(Debug, Default)]
@@ -21,7 +24,8 @@ pub(crate) struct Losses {
 #[derive(Debug, Default)]
 struct Loss {
     untold: u64,
-    last_unix_ms: u64,
+    /// When lines were last lost, by the steady clock: the other one may be set meanwhile.
+    last: Option<Instant>,
 }
 
 impl Losses {
@@ -32,13 +36,15 @@ impl Losses {
         node: NodeId,
         lines: u64,
         why: String,
-        now_unix_ms: u64,
+        now: Instant,
     ) -> Option<EngineEvent> {
         let text = format!("{node}: its output cannot be written, and lines are lost: {why}");
         let loss = self.nodes.entry((dataflow, node)).or_default();
-        let is_news = now_unix_ms.saturating_sub(loss.last_unix_ms) > BURST_ENDS_AFTER_MS;
+        let is_news = loss
+            .last
+            .is_none_or(|last| now.saturating_duration_since(last) > BURST_ENDS_AFTER);
         loss.untold += lines;
-        loss.last_unix_ms = now_unix_ms;
+        loss.last = Some(now);
         is_news.then_some(EngineEvent::Message {
             source: LogSource::Machine,
             level: LogLevel::Error,
@@ -85,16 +91,20 @@ mod tests {
     fn a_burst_is_told_in_words_once_and_counted_to_the_end() {
         let run = DataflowId(Uuid::from_u128(1));
         let mut losses = Losses::default();
-        let add =
-            |losses: &mut Losses, node: &str, at| losses.add(run, node.parse().expect("an id"), 2, "no space".to_owned(), at);
-        let said = add(&mut losses, "a", 1_000_000);
+        let begin = Instant::now();
+        let add = |losses: &mut Losses, node: &str, seconds| {
+            let at = begin + Duration::from_secs(seconds);
+            losses.add(run, node.parse().expect("an id"), 2, "no space".to_owned(), at)
+        };
+        let said = add(&mut losses, "a", 0);
         assert!(matches!(said, Some(EngineEvent::Message { text, .. }) if text.starts_with("a: ") && text.ends_with("no space")));
-        assert_eq!(add(&mut losses, "a", 1_000_001), None);
-        assert!(add(&mut losses, "b", 1_000_001).is_some());
+        assert_eq!(add(&mut losses, "a", 1), None);
+        assert!(add(&mut losses, "b", 1).is_some());
         assert_eq!(losses.take(), [(run, lost("a", 4)), (run, lost("b", 2))]);
         assert_eq!(losses.take(), []);
-        assert_eq!(add(&mut losses, "a", 1_000_002), None, "the burst goes on");
+        assert_eq!(add(&mut losses, "a", 61), None, "the burst goes on");
         assert_eq!(losses.end(run), [lost("a", 2)]);
-        assert!(add(&mut losses, "a", 1_000_003).is_some());
+        assert!(add(&mut losses, "a", 62).is_some());
+        assert!(add(&mut losses, "a", 123).is_some(), "a burst has ended");
     }
 }

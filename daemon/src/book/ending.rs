@@ -20,11 +20,13 @@ impl Book {
         note_text: String,
         changes: &mut Changes,
     ) {
+        // Ended runs are removed oldest first, whatever becomes of the clock.
+        let latest = self.runs.values().filter_map(|run| run.state.ended_unix_ms).max();
         let Some(run) = self.runs.get_mut(&dataflow).filter(|run| run.is_alive()) else {
             return;
         };
         run.state.phase = RunPhase::Ended;
-        run.state.ended_unix_ms = Some(at_unix_ms);
+        run.state.ended_unix_ms = Some(latest.map_or(at_unix_ms, |latest| at_unix_ms.max(latest.saturating_add(1))));
         for node in &mut run.state.nodes {
             node.pid = None;
             let failed = failures.iter().any(|failure| failure.node == node.id);

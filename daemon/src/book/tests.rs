@@ -152,6 +152,27 @@ fn old_runs_go_but_never_with_lines_that_were_not_shipped() {
 }
 
 #[test]
+fn old_runs_go_in_the_order_of_their_ends_however_the_clock_jumps() {
+    const YEAR: u64 = 365 * 86_400_000;
+    let (mut book, ids) = book_with(5);
+    let mut changes = Changes::default();
+    // The ends come in another order than the beginnings; the clock is set ahead, back, and far back.
+    let ends = [(3, 56 * YEAR), (0, 106 * YEAR), (4, 46 * YEAR), (1, 5), (2, 56 * YEAR + 1)];
+    for (seq, (run, at)) in (1..).zip(ends) {
+        let finished = EngineEvent::Finished { failures: vec![] };
+        book.apply(ENGINE, seq, at, Some(ids[run]), finished, &mut changes);
+        book.shipped(ids[run], at, &mut changes);
+    }
+    assert_eq!(book.removable(0), ends.map(|(run, _)| ids[run]));
+    let told = changes
+        .events
+        .iter()
+        .filter(|event| matches!(event.what, Lifecycle::Finished { .. }));
+    let told: Vec<_> = told.map(|event| event.at_unix_ms).collect();
+    assert_eq!(told, ends.map(|(_, at)| at), "what people are told is the clock's");
+}
+
+#[test]
 fn failures_of_a_large_run_fit_into_one_frame() {
     let mut failures: Vec<_> = (0..1024)
         .map(|n| NodeFailure {

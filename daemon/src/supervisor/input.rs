@@ -109,7 +109,7 @@ pub(crate) struct Kept {
 pub(crate) struct EndedRun {
     /// Which.
     pub(crate) dataflow: DataflowId,
-    /// When, in milliseconds since the Unix epoch.
+    /// See [`crate::records::RunState::ended_unix_ms`].
     pub(crate) ended_unix_ms: u64,
     /// Whether all its lines are acknowledged.
     pub(crate) is_shipped: bool,

@@ -3,6 +3,7 @@
 use super::{
     POLL,
     drain::Drains,
+    line,
     series::{Give, Series},
 };
 use crate::{records::LogCursor, store::StoreError, store_thread::StoreHandle};
@@ -158,10 +159,10 @@ impl Flow {
         let (wanted, after) = (source.clone(), messages.cursor.offset);
         let found = store.run(move |store| store.messages(dataflow, &wanted, after, LOG_BATCH_LINES, LOG_BATCH_BYTES));
         let mut records = found.await?;
-        let mut floor = messages.cursor.at_unix_ms;
+        let mut before = messages.cursor.at_unix_ms;
         for record in &mut records {
-            floor = floor.max(record.at_unix_ms);
-            record.at_unix_ms = floor;
+            record.at_unix_ms = line::time(record.at_unix_ms, before, now);
+            before = record.at_unix_ms;
         }
         let (Some(first), Some(last)) = (records.first(), records.last()) else {
             messages.more = false;

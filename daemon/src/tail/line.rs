@@ -17,14 +17,12 @@ struct Written {
     msg: String,
 }
 
-/// Reads one line without its end. Its time is what the file says, but not before `not_before` and not after `now` (both in
-/// milliseconds since the Unix epoch).
-pub(crate) fn parse(line: &[u8], offset: u64, not_before: u64, now: u64) -> LogRecord {
-    let now = now.max(not_before);
+/// Reads one line without its end. `before`: the time of the line before it, see [`time`].
+pub(crate) fn parse(line: &[u8], offset: u64, before: u64, now: u64) -> LogRecord {
     let Some(written) = read(line) else {
         return LogRecord {
             offset,
-            at_unix_ms: now,
+            at_unix_ms: time(now, before, now),
             stream: LogStream::Stdout,
             level: None,
             text: cut(String::from_utf8_lossy(line).into_owned()),
@@ -36,7 +34,7 @@ pub(crate) fn parse(line: &[u8], offset: u64, not_before: u64, now: u64) -> LogR
         .and_then(|ts| u64::try_from(ts.as_millisecond()).ok());
     LogRecord {
         offset,
-        at_unix_ms: at.unwrap_or(now).clamp(not_before, now),
+        at_unix_ms: time(at.unwrap_or(now), before, now),
         stream: match written.stream.as_deref() {
             Some("stderr") => LogStream::Stderr,
             _ => LogStream::Stdout,
@@ -44,6 +42,15 @@ pub(crate) fn parse(line: &[u8], offset: u64, not_before: u64, now: u64) -> LogR
         level: written.level.as_deref().and_then(level),
         text: cut(written.msg),
     }
+}
+
+/// The time of a line that says it was written at `said`, where the line before it has the time `before`, and the clock says `now`
+/// (all in milliseconds since the Unix epoch). Nodes may say what they like, and dora's own times never run back, so that they stay
+/// ahead once the clock was: a line is not later than now, nor earlier than the one before it. A line before it that is later than
+/// now shows that the clock was set back; then times run back with it, once, and go on from there.
+pub(crate) fn time(said: u64, before: u64, now: u64) -> u64 {
+    let at = said.min(now);
+    if before <= now { at.max(before) } else { at }
 }
 
 /// Whether this is a line as dora writes it.
@@ -109,14 +116,45 @@ mod tests {
     }
 
     #[test]
-    fn times_never_run_back_or_ahead() {
+    fn times_never_run_ahead_and_run_back_only_with_the_clock() {
         assert_eq!(parse(LINE.as_bytes(), 0, 6_000, 10_000).at_unix_ms, 6_000);
         assert_eq!(parse(LINE.as_bytes(), 0, 0, 5_000).at_unix_ms, 5_000);
-        assert_eq!(
-            parse(LINE.as_bytes(), 0, 9_000, 8_000).at_unix_ms,
-            9_000,
-            "the clock was set back"
-        );
+        assert_eq!(parse(b"not json", 0, 6_000, 10_000).at_unix_ms, 10_000);
+        // The clock was set back.
+        assert_eq!(parse(LINE.as_bytes(), 0, 9_000, 8_000).at_unix_ms, 5_250);
+        assert_eq!(parse(b"not json", 0, 9_000, 8_000).at_unix_ms, 8_000);
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_for_a_moment_does_not_stop_the_times_of_what_follows() {
+        const YEAR: u64 = 365 * 86_400_000;
+        const TODAY: u64 = 56 * YEAR;
+        // Dora's clock does not run back: its times stay where the wrong clock was.
+        let (mut before, mut dora) = (0, 0);
+        let mut times = Vec::new();
+        for now in [
+            5,
+            TODAY,
+            TODAY + 50 * YEAR,
+            TODAY + 1_000,
+            TODAY + 2_000,
+            TODAY - 10 * YEAR,
+            TODAY + 3_000,
+        ] {
+            dora = now.max(dora + 1);
+            before = time(dora, before, now);
+            times.push(before);
+        }
+        let expected = [
+            5,
+            TODAY,
+            TODAY + 50 * YEAR,
+            TODAY + 1_000,
+            TODAY + 2_000,
+            TODAY - 10 * YEAR,
+            TODAY + 3_000,
+        ];
+        assert_eq!(times, expected);
     }
 
     #[test]

@@ -182,6 +182,29 @@ fn a_file_that_was_rotated_away_meanwhile_is_a_gap_and_a_new_epoch() {
 }
 
 #[test]
+fn epochs_go_on_however_the_clock_jumps() {
+    const YEAR: u64 = 365 * 86_400_000;
+    let mut writer = Writer::new();
+    writer.line();
+    let mut series = Series::new(writer.path(), None);
+    let mut seen = vec![(0, 0)];
+    for (failed, now) in (1..).zip([5, 56 * YEAR, 106 * YEAR, 46 * YEAR, 0, 56 * YEAR]) {
+        series.look(now).unwrap();
+        series.failed(failed).unwrap();
+        writer.line();
+        // Whatever is read is placed behind what was read before, over a restart as well.
+        while let Some(lines) = series.read(true, now).unwrap() {
+            let offset = lines.records.last().map_or(series.cursor().offset, |record| record.offset);
+            seen.push((series.cursor().epoch, offset));
+            assert!(lines.records.iter().all(|record| record.at_unix_ms <= now), "{lines:?}");
+            series.acked().unwrap();
+        }
+        series = Series::new(writer.path(), Some(series.cursor().clone()));
+    }
+    assert!(seen.len() > 12 && seen.windows(2).all(|pair| pair[0] < pair[1]), "{seen:?}");
+}
+
+#[test]
 fn held_files_are_bounded_and_the_gap_is_counted() {
     let mut writer = Writer::new();
     let mut series = Series::new(writer.path(), None);
