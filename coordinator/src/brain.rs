@@ -131,12 +131,13 @@ impl Brain {
     pub(crate) fn new(parts: Parts, now: Moment) -> Self {
         let mut table = Table::default();
         let mut changes = Changes::default();
+        let mut just_ended = Vec::new();
         let mut log_ends = BTreeMap::new();
         let mut feeds = BTreeMap::new();
         for mut record in parts.stored.dataflows {
             if recover::after_restart(&mut record, now.unix_ms) {
                 tracing::warn!(dataflow = %record.id, name = %record.name, "failed a start that the last life did not finish");
-                changes.dataflow(record.clone());
+                just_ended.push(record.id);
             }
             parts.hub.register(record.id, record.parts.keys().cloned());
             if record.state.has_ended() {
@@ -148,6 +149,11 @@ impl Brain {
                 }
             }
             table.insert(Life::restored(record));
+        }
+        for id in just_ended {
+            if let Some(life) = table.note_end(id) {
+                changes.dataflow(life.record().clone());
+            }
         }
         Self {
             table,

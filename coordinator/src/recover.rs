@@ -99,6 +99,7 @@ pub(crate) fn adopted(run: &RunReport, machine: &MachineName, name: DataflowName
         created_unix_ms: now_unix_ms,
         running_since_unix_ms: Some(now_unix_ms),
         ended_unix_ms: None,
+        ended_as: None,
         started_by: "unknown (found on a machine)".to_owned(),
         start_id: None,
         start: StartOutcome::Started,

@@ -87,6 +87,7 @@ impl Brain {
         self.bundles.unpin(id);
         self.feeds.remove(&id);
         self.log_ends.insert(id, now.steady);
+        self.table.note_end(id);
         for life in self.table.forget_oldest() {
             let record = life.record();
             self.changes.forget(record.id);

@@ -62,7 +62,7 @@ impl Brain {
             }
             Files::OnMachine(_) => None,
         };
-        let id = DataflowId(Uuid::now_v7());
+        let id = self.table.next_id(DataflowId(Uuid::now_v7()));
         let record = Record {
             id,
             name,
@@ -70,6 +70,7 @@ impl Brain {
             created_unix_ms: now.unix_ms,
             running_since_unix_ms: None,
             ended_unix_ms: None,
+            ended_as: None,
             started_by: by,
             start_id: Some(request.start_id),
             start: StartOutcome::Pending,

@@ -70,6 +70,11 @@ impl Life {
         &self.record
     }
 
+    /// Notes which of all that ended it is.
+    pub(crate) const fn set_ended_as(&mut self, number: u64) {
+        self.record.ended_as = Some(number);
+    }
+
     /// What it was started from, until it has ended.
     pub(crate) const fn spec(&self) -> Option<&Arc<DataflowSpec>> {
         self.spec.as_ref()

@@ -22,6 +22,10 @@ pub(crate) struct Record {
     pub(crate) created_unix_ms: u64,
     pub(crate) running_since_unix_ms: Option<u64>,
     pub(crate) ended_unix_ms: Option<u64>,
+    /// Which of all that ended it is, counted: clocks are set, and do not tell who ended first. None for one that ended before this was
+    /// counted. Stored in a table of its own.
+    #[serde(skip)]
+    pub(crate) ended_as: Option<u64>,
     /// SPIFFE id of the one who asked for it.
     pub(crate) started_by: String,
     /// Id of the asking; none for a run that was found on a machine.

@@ -31,6 +31,7 @@ pub(crate) fn record_on(number: u128, name: &str, state: DataflowState, machines
         created_unix_ms: 1,
         running_since_unix_ms: None,
         ended_unix_ms: ended.then_some(u64::try_from(number).unwrap()),
+        ended_as: None,
         started_by: "spiffe://lab/operator/ann".to_owned(),
         start_id: Some(start_id(number)),
         start: if state < DataflowState::Running {

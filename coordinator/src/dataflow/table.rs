@@ -9,12 +9,15 @@ use dora_remote_protocol::{
     refusal::{Refusal, RefusalCode},
 };
 use std::collections::BTreeMap;
+use uuid::Uuid;
 
 /// Every dataflow that is remembered, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     lives: BTreeMap<DataflowId, Life>,
     by_start: BTreeMap<RequestId, DataflowId>,
+    /// The highest [`ended_as`](super::record::Record::ended_as).
+    last_end: u64,
 }
 
 impl Table {
@@ -23,7 +26,25 @@ impl Table {
         if let Some(start_id) = life.record().start_id {
             self.by_start.insert(start_id, life.record().id);
         }
+        self.last_end = self.last_end.max(life.record().ended_as.unwrap_or(0));
         self.lives.insert(life.record().id, life);
+    }
+
+    /// The id of a new dataflow: `fresh`, or, where the clock from which that was made was set back, one behind all that are known.
+    pub(crate) fn next_id(&self, fresh: DataflowId) -> DataflowId {
+        let last = self.lives.keys().next_back();
+        let next = last.and_then(|last| last.0.as_u128().checked_add(1));
+        next.map_or(fresh, |next| fresh.max(DataflowId(Uuid::from_u128(next))))
+    }
+
+    /// Counts a dataflow among those that have ended, as the last of them. Gives it back, to be stored.
+    pub(crate) fn note_end(&mut self, id: DataflowId) -> Option<&Life> {
+        let life = self.lives.get_mut(&id)?;
+        if life.record().ended_as.is_none() {
+            self.last_end += 1;
+            life.set_ended_as(self.last_end);
+        }
+        Some(life)
     }
 
     pub(crate) fn get(&self, id: DataflowId) -> Option<&Life> {
@@ -112,13 +133,16 @@ impl Table {
         }
     }
 
-    /// Forgets the oldest of those that have ended, until few enough are left.
+    /// Forgets those that ended first, until few enough are left.
     pub(crate) fn forget_oldest(&mut self) -> Vec<Life> {
-        let ended = self.iter().filter(|life| life.record().state.has_ended());
-        let mut ended: Vec<_> = ended.map(|life| (life.record().ended_unix_ms, life.record().id)).collect();
+        let ended = self.iter().map(Life::record).filter(|record| record.state.has_ended());
+        // Those that were not counted ended before those that were.
+        let mut ended: Vec<_> = ended
+            .map(|record| (record.ended_as, record.ended_unix_ms, record.id))
+            .collect();
         ended.sort_unstable();
         let too_many = ended.len().saturating_sub(MAX_ENDED_DATAFLOWS);
-        let forgotten = ended.into_iter().take(too_many).filter_map(|(_, id)| self.lives.remove(&id));
+        let forgotten = ended.into_iter().take(too_many).filter_map(|(.., id)| self.lives.remove(&id));
         let forgotten: Vec<_> = forgotten.collect();
         for start_id in forgotten.iter().filter_map(|life| life.record().start_id) {
             self.by_start.remove(&start_id);
@@ -130,7 +154,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataflow::samples;
+    use crate::dataflow::{record::Record, samples};
     use dora_remote_protocol::dataflow::DataflowState;
 
     #[test]
@@ -190,5 +214,52 @@ mod tests {
         );
         assert!(table.forget_oldest().is_empty());
         assert!(table.started_by(samples::start_id(1)).is_none() && table.started_by(samples::start_id(4)).is_some());
+    }
+
+    #[test]
+    fn those_that_ended_first_are_forgotten_whatever_the_clock_said() {
+        let mut table = Table::default();
+        let ended = |number, at_unix_ms| {
+            let record = samples::record_in(number, "flow", DataflowState::Finished);
+            let ended_unix_ms = Some(at_unix_ms);
+            Life::restored(Record { ended_unix_ms, ..record })
+        };
+        // One of a former build, then as many as may stay, each with a clock that is behind the one before.
+        table.insert(ended(1, 1));
+        let counted = 2..=(MAX_ENDED_DATAFLOWS as u128 + 1);
+        for number in counted.clone().rev() {
+            table.insert(ended(number, number as u64));
+            table.note_end(samples::id(number)).unwrap();
+        }
+        let forgotten = table.forget_oldest();
+        assert_eq!(
+            forgotten.iter().map(|life| life.record().id).collect::<Vec<_>>(),
+            [samples::id(1)]
+        );
+
+        // The same after a restart.
+        let mut again = Table::default();
+        for number in counted {
+            again.insert(table.lives.remove(&samples::id(number)).unwrap());
+        }
+        again.insert(ended(999, 0));
+        again.note_end(samples::id(999)).unwrap();
+        let forgotten = again.forget_oldest();
+        let first = samples::id(MAX_ENDED_DATAFLOWS as u128 + 1);
+        assert_eq!(forgotten.iter().map(|life| life.record().id).collect::<Vec<_>>(), [first]);
+    }
+
+    #[test]
+    fn a_new_dataflow_is_the_latest_of_its_name_though_the_clock_was_set_back() {
+        let mut table = Table::default();
+        assert_eq!(table.next_id(samples::id(5)), samples::id(5));
+        table.insert(Life::restored(samples::record_in(1_000, "flow", DataflowState::Finished)));
+        let id = table.next_id(samples::id(7));
+        assert_eq!(
+            (id, table.next_id(samples::id(2_000))),
+            (samples::id(1_001), samples::id(2_000))
+        );
+        table.insert(Life::restored(samples::record_in(1_001, "flow", DataflowState::Failed)));
+        assert_eq!(table.find(&"flow".parse().unwrap(), &Sight::all()).unwrap(), id);
     }
 }

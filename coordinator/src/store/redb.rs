@@ -21,6 +21,7 @@ impl RedbStore {
         let db = database::open(path, FORMAT, CACHE_BYTES, |transaction, _| {
             transaction.open_table(DATAFLOWS)?;
             transaction.open_table(MACHINES)?;
+            transaction.open_table(ENDS)?;
             Ok(())
         })?;
         let store = Self { db: Arc::new(db) };
@@ -37,16 +38,19 @@ impl RedbStore {
     pub(crate) fn copy_tables(from: &ReadTransaction, to: &WriteTransaction) -> Result<(), StoreError> {
         copy_table(from, to, META)?;
         copy_table(from, to, DATAFLOWS)?;
-        copy_table(from, to, MACHINES)
+        copy_table(from, to, MACHINES)?;
+        copy_table(from, to, ENDS)
     }
 
     fn load(&self) -> Result<Stored, StoreError> {
         let transaction = self.db.begin_read()?;
+        let ends = transaction.open_table(ENDS)?;
         let mut dataflows = Vec::new();
         for row in transaction.open_table(DATAFLOWS)?.iter()? {
             let (id, bytes) = row?;
             let what = Uuid::from_u128(id.value());
-            let record: Record = postcard::from_bytes(bytes.value()).map_err(|error| StoreError::record(&what, error))?;
+            let mut record: Record = postcard::from_bytes(bytes.value()).map_err(|error| StoreError::record(&what, error))?;
+            record.ended_as = ends.get(id.value())?.map(|row| row.value());
             dataflows.push(record);
         }
         let mut machines = Vec::new();
@@ -65,15 +69,20 @@ impl Store for RedbStore {
         let transaction = self.db.begin_write()?;
         {
             let mut dataflows = transaction.open_table(DATAFLOWS)?;
+            let mut ends = transaction.open_table(ENDS)?;
             for (id, record) in &changes.dataflows {
                 let key = id.0.as_u128();
                 match record {
                     Some(record) => {
                         let bytes = postcard::to_stdvec(record).map_err(|error| StoreError::record(id, error))?;
                         dataflows.insert(key, bytes.as_slice())?;
+                        if let Some(number) = record.ended_as {
+                            ends.insert(key, number)?;
+                        }
                     }
                     None => {
                         dataflows.remove(key)?;
+                        ends.remove(key)?;
                     }
                 }
             }
@@ -109,6 +118,9 @@ const DATAFLOWS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("datafl
 /// Name to [`MachineRecord`].
 const MACHINES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("machines");
 
+/// Id to [`Record::ended_as`].
+const ENDS: TableDefinition<'_, u128, u64> = TableDefinition::new("ends");
+
 const FORMAT: u64 = 2;
 
 /// Memory for pages of the file; redb would take 1 GiB.
@@ -129,6 +141,11 @@ mod tests {
         let mut changes = Changes::default();
         changes.dataflow(samples::record_in(1, "one", DataflowState::Running));
         changes.dataflow(samples::record_in(2, "two", DataflowState::Failed));
+        let third = Record {
+            ended_as: Some(7),
+            ..samples::record_in(3, "three", DataflowState::Failed)
+        };
+        changes.dataflow(third.clone());
         store.apply(&changes).unwrap();
         let mut changes = Changes::default();
         changes.forget(samples::id(2));
@@ -136,7 +153,7 @@ mod tests {
         drop(store);
 
         let (_store, again) = RedbStore::open(&path).unwrap();
-        assert_eq!(again.dataflows, [samples::record_in(1, "one", DataflowState::Running)]);
+        assert_eq!(again.dataflows, [samples::record_in(1, "one", DataflowState::Running), third]);
     }
 
     #[test]
