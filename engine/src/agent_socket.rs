@@ -10,6 +10,7 @@ use dora_remote_protocol::{
     frame::{self, FrameError, PREFIX_BYTES},
     limits::MAX_FRAME_BYTES,
     refusal::{Refusal, RefusalCode},
+    version::Version,
 };
 use nix::unistd::Uid;
 use serde::{Serialize, de::DeserializeOwned};
@@ -162,6 +163,7 @@ async fn talk(mut stream: UnixStream, engine: &Arc<Engine>, newest: &watch::Send
     let mut newest = newest.subscribe();
     let speaker = Speaker {
         engine,
+        version,
         writer: BufWriter::new(writer),
         cursor: known.min(last_seq),
     };
@@ -219,6 +221,8 @@ async fn listen(
 
 struct Speaker<'a, W> {
     engine: &'a Engine,
+    /// What was agreed with the agent.
+    version: Version,
     writer: BufWriter<W>,
     cursor: u64,
 }
@@ -256,11 +260,12 @@ impl<W: AsyncWrite + Unpin> Speaker<'_, W> {
             if events.is_empty() {
                 self.cursor = latest;
             }
-            for event in events {
-                self.say(&event).await?;
-                if let EngineFrame::Event { seq, .. } = event {
-                    self.cursor = seq;
+            for mut event in events {
+                if let EngineFrame::Event { seq, what, .. } = &mut event {
+                    self.cursor = *seq;
+                    *what = what.clone().told_in(self.version);
                 }
+                self.say(&event).await?;
             }
         }
         self.flush().await
@@ -311,4 +316,77 @@ async fn read<T: DeserializeOwned>(reader: &mut (impl AsyncRead + Unpin)) -> Res
     let mut body = vec![0; frame::body_length(prefix, MAX_FRAME_BYTES)?];
     reader.read_exact(&mut body).await?;
     Ok(Some(frame::decode(&body)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{EngineConfig, events::EventStore, shim::Shim};
+    use dora_remote_protocol::{
+        dataflow::Labels,
+        engine_to_agent::EngineEvent,
+        ids::{DataflowId, EngineId},
+        version::VersionRange,
+    };
+    use tokio::net::TcpListener;
+    use uuid::Uuid;
+
+    /// The first `count` events that an agent is told which speaks up to this version.
+    async fn told(socket: &Path, newest: Version, count: usize) -> Vec<(u64, EngineEvent)> {
+        let mut stream = UnixStream::connect(socket).await.expect("it listens");
+        let versions = VersionRange {
+            oldest: ENGINE_VERSIONS.oldest,
+            newest,
+        };
+        let hello = AgentHello { versions, resume: None };
+        send(&mut stream, &hello).await.expect("sent");
+        let welcome: Option<EngineHello> = read(&mut stream).await.expect("answered");
+        assert!(matches!(welcome, Some(EngineHello::Welcome { version, .. }) if version == newest));
+        let mut told = Vec::new();
+        while told.len() < count {
+            let frame = read(&mut stream).await.expect("a frame").expect("it talks on");
+            if let EngineFrame::Event { seq, what, .. } = frame {
+                told.push((seq, what));
+            }
+        }
+        told
+    }
+
+    #[tokio::test]
+    async fn an_older_agent_is_told_nothing_that_it_cannot_read_and_misses_no_number() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = EngineConfig {
+            state_dir: dir.path().to_owned(),
+            machine: "here".parse().expect("a name"),
+            labels: Labels::new(),
+            engine: EngineId(Uuid::from_u128(1)),
+            node_log_bytes: 0,
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let (_shim, commands) = Shim::new(listener, String::new(), "here".to_owned());
+        let store = EventStore::open(&dir.path().join("events.log")).expect("opens");
+        let engine = Arc::new(Engine::new(&config, commands, store));
+        let node = || "camera".parse().expect("an id");
+        let events = vec![
+            EngineEvent::NodeStarted { node: node(), pid: 7 },
+            EngineEvent::LinesLost { node: node(), lines: 12 },
+            EngineEvent::Finished { failures: vec![] },
+        ];
+        engine.tell(&mut engine.state(), Some(DataflowId(Uuid::from_u128(2))), events.clone());
+        let path = dir.path().join("engine.sock");
+        let socket = AgentSocket::bind(&path, Arc::clone(&engine)).expect("bound");
+        let serving = tokio::spawn(socket.run(Duration::ZERO));
+        let all: Vec<_> = (1..).zip(events).collect();
+        assert_eq!(told(&path, ENGINE_VERSIONS.newest, 3).await, all);
+        for older in [Version(1), Version(2)] {
+            let told = told(&path, older, 3).await;
+            assert_eq!((&told[0], &told[2]), (&all[0], &all[2]));
+            let (2, EngineEvent::Message { text, .. }) = &told[1] else {
+                panic!("{told:?}")
+            };
+            assert!(text.contains("camera") && text.contains("12 lines"), "{text}");
+        }
+        engine.end.cancel();
+        serving.await.expect("it ended");
+    }
 }

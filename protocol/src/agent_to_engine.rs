@@ -1,7 +1,7 @@
 //! What a daemon (the agent of a machine) says to its engine child over their unix socket.
 //!
 //! The first frame is [`AgentHello`]; after the engine's answer only [`AgentFrame`]s follow. A newer agent must be able to adopt
-//! an older engine: enums are append-only, and nothing is sent that the agreed version does not know.
+//! an older engine, and an older agent a newer engine: enums are append-only, and nothing is sent that the agreed version does not know.
 
 use crate::{
     dataflow::PlacedNode,
@@ -12,9 +12,15 @@ use crate::{
 use serde::{Deserialize, Serialize};
 
 /// Versions of this language that this build speaks.
+///
+/// The newest one is raised with every order, answer or event that is added, whichever side says it. The daemon of a machine may be put
+/// back to a former program while an engine of the newer one still has runs: an older agent then adopts a newer engine, and one event that
+/// it cannot read would cut its connection again and again, so that it could not even stop them.
+///
+/// 2: [`EngineOrder::Inspect`]. 3: [`EngineEvent::LinesLost`](crate::engine_to_agent::EngineEvent::LinesLost).
 pub const ENGINE_VERSIONS: VersionRange = VersionRange {
     oldest: Version(1),
-    newest: Version(2),
+    newest: Version(3),
 };
 
 /// First frame of the agent.

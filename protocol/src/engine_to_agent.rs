@@ -221,3 +221,36 @@ pub enum EngineEvent {
         lines: u64,
     },
 }
+
+impl EngineEvent {
+    /// The first version that knows the event.
+    #[must_use]
+    pub const fn since(&self) -> Version {
+        match self {
+            Self::NodeStarted { .. }
+            | Self::NodeStopped { .. }
+            | Self::BarrierReached { .. }
+            | Self::Finished { .. }
+            | Self::Message { .. }
+            | Self::MessagesDropped { .. } => Version(1),
+            Self::LinesLost { .. } => Version(3),
+        }
+    }
+
+    /// The event as an agent is told of it with which `version` was agreed. Numbers have no holes, so that something it can read stands
+    /// in place of what it does not know.
+    #[must_use]
+    pub fn told_in(self, version: Version) -> Self {
+        if self.since() <= version {
+            return self;
+        }
+        match self {
+            Self::LinesLost { node, lines } => Self::Message {
+                source: LogSource::Machine,
+                level: LogLevel::Error,
+                text: format!("{node}: {lines} lines of its output could not be written and are lost"),
+            },
+            other => other,
+        }
+    }
+}

@@ -91,5 +91,16 @@ fn engine_socket() {
     };
     pinned(&message, 4);
     pinned(&EngineEvent::MessagesDropped { count: 0 }, 5);
-    pinned(&EngineEvent::LinesLost { node: node(), lines: 0 }, 6);
+    let lost = EngineEvent::LinesLost { node: node(), lines: 0 };
+    pinned(&lost, 6);
+    assert_eq!((lost.since(), ENGINE_VERSIONS.newest), (Version(3), Version(3)));
+    // Each version, with what it brought: nothing may be said to a side that does not know it.
+    for version in [Version(1), Version(2)] {
+        let told = lost.clone().told_in(version);
+        assert!(
+            told.since() <= version && matches!(told, EngineEvent::Message { .. }),
+            "{told:?}"
+        );
+    }
+    assert_eq!(lost.clone().told_in(Version(3)), lost);
 }
