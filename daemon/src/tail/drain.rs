@@ -1,6 +1,6 @@
 //! Those who wait until all lines that existed when they asked have reached the coordinator. Pure, but for the bell at the end.
 
-use crate::records::LogCursor;
+use super::series::Place;
 use dora_remote_protocol::log_line::LogSource;
 use std::collections::BTreeMap;
 use tokio::sync::oneshot;
@@ -13,14 +13,14 @@ pub(super) struct Drains {
 
 #[derive(Debug)]
 struct Waiting {
-    /// Sources that still have lines of then: epoch and offset of the last one, where they are known.
-    left: BTreeMap<LogSource, Option<(u64, u64)>>,
+    /// Sources that still have lines of then: the place behind the last one, where it is known.
+    left: BTreeMap<LogSource, Option<Place>>,
     done: oneshot::Sender<()>,
 }
 
 impl Drains {
-    /// Adds somebody who waits for what these sources have now, up to an epoch and offset, or all of it where that is not known.
-    pub(super) fn add(&mut self, left: BTreeMap<LogSource, Option<(u64, u64)>>, done: oneshot::Sender<()>) {
+    /// Adds somebody who waits for what these sources have now, up to a place, or all of it where that is not known.
+    pub(super) fn add(&mut self, left: BTreeMap<LogSource, Option<Place>>, done: oneshot::Sender<()>) {
         self.waiting.push(Waiting { left, done });
         self.ring();
     }
@@ -33,10 +33,10 @@ impl Drains {
         self.ring();
     }
 
-    /// Lines of a source up to a cursor are acknowledged.
-    pub(super) fn reached(&mut self, source: &LogSource, cursor: &LogCursor) {
+    /// Lines of a source up to a place are acknowledged.
+    pub(super) fn reached(&mut self, source: &LogSource, place: Place) {
         for waiting in &mut self.waiting {
-            let is_there = |end: &Option<(u64, u64)>| end.is_some_and(|end| (cursor.epoch, cursor.offset) >= end);
+            let is_there = |end: &Option<Place>| end.is_some_and(|end| place >= end);
             if waiting.left.get(source).is_some_and(is_there) {
                 waiting.left.remove(source);
             }
@@ -61,12 +61,8 @@ impl Drains {
 mod tests {
     use super::*;
 
-    fn at(epoch: u64, offset: u64) -> LogCursor {
-        LogCursor {
-            epoch,
-            offset,
-            ..LogCursor::default()
-        }
+    fn at(file: u64, position: u64) -> Place {
+        Place { file, position }
     }
 
     #[test]
@@ -75,20 +71,20 @@ mod tests {
         let mut drains = Drains::default();
         let ask = |drains: &mut Drains, offset| {
             let (done, bell) = oneshot::channel();
-            let left = [(busy.clone(), Some((7, offset))), (messages.clone(), None)];
+            let left = [(busy.clone(), Some(at(7, offset))), (messages.clone(), None)];
             drains.add(left.into(), done);
             bell
         };
         let (mut early, mut late) = (ask(&mut drains, 100), ask(&mut drains, 300));
-        drains.reached(&messages, &at(1, 999));
-        drains.reached(&busy, &at(7, 99));
+        drains.reached(&messages, at(9, 999));
+        drains.reached(&busy, at(7, 99));
         assert!(early.try_recv().is_err(), "one line is missing");
-        drains.reached(&busy, &at(7, 200));
+        drains.reached(&busy, at(7, 200));
         assert!(early.try_recv().is_err(), "messages may be missing");
         drains.is_empty_now(&messages);
         assert!(early.try_recv().is_ok() && late.try_recv().is_err());
-        drains.reached(&busy, &at(8, 1));
-        assert!(late.try_recv().is_ok(), "a later epoch lies behind all lines of a former one");
+        drains.reached(&busy, at(8, 0));
+        assert!(late.try_recv().is_ok(), "a later file lies behind all lines of a former one");
         let gone = ask(&mut drains, 1);
         drop(gone);
         drains.is_empty_now(&messages);

@@ -139,7 +139,8 @@ impl Flow {
                     None
                 }
             };
-            if lines.is_none() {
+            // Behind a gap that may still grow, lines wait.
+            if lines.is_none() && !node.series.has_gap() {
                 self.drains.is_empty_now(source);
             }
             let is_full = lines.as_ref().is_some_and(|lines| lines.is_full);
@@ -186,7 +187,9 @@ impl Flow {
             if let Err(error) = node.series.acked() {
                 warn!(?source, %error, "the place of shipped log lines cannot be noted; they may be sent again");
             }
-            self.drains.reached(source, node.series.cursor());
+            if let Some(place) = node.series.place() {
+                self.drains.reached(source, place);
+            }
             return Some(node.series.cursor().clone());
         }
         let messages = self.messages.get_mut(source)?;

@@ -43,6 +43,8 @@ pub(crate) struct Series {
     files: VecDeque<Held>,
     cursor: LogCursor,
     pending: Option<Pending>,
+    /// Files that were taken in, so that each has a number of its own.
+    taken: u64,
     /// Lines that could not be written, from the beginning of the run on.
     failed: u64,
     /// When that number last grew.
@@ -52,11 +54,22 @@ pub(crate) struct Series {
 #[derive(Debug)]
 struct Held {
     file: File,
+    /// Which file of this series it is, counted from the start of this process.
+    number: u64,
     inode: u64,
     /// Bytes that are acknowledged.
     position: u64,
     /// Lines that are lost, in the order of their places in this file.
     losses: VecDeque<Loss>,
+}
+
+/// A place in a series, as this process counts: it goes on over gaps, which begin another epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    /// Number of the file.
+    pub(crate) file: u64,
+    /// Bytes of it.
+    pub(crate) position: u64,
 }
 
 /// What an acknowledgement of the batch under way will mean.
@@ -92,6 +105,7 @@ impl Series {
             files: VecDeque::new(),
             cursor: cursor.unwrap_or_default(),
             pending: None,
+            taken: 0,
             failed: 0,
             failed_at: None,
         }
@@ -102,13 +116,29 @@ impl Series {
         &self.cursor
     }
 
-    /// Epoch, and offset behind the last byte that was written.
-    pub(crate) fn end(&self) -> io::Result<(u64, u64)> {
-        let mut offset = self.cursor.offset;
-        for held in &self.files {
-            offset += held.file.metadata()?.len().saturating_sub(held.position);
-        }
-        Ok((self.cursor.epoch, offset))
+    /// The place behind the last byte that was written.
+    pub(crate) fn end(&self) -> io::Result<Place> {
+        self.files.back().map_or(Ok(Place::default()), |held| {
+            Ok(Place {
+                file: held.number,
+                position: held.file.metadata()?.len(),
+            })
+        })
+    }
+
+    /// The place behind the last byte that is acknowledged; none while lines are lost there that were not told of.
+    pub(crate) fn place(&self) -> Option<Place> {
+        let held = self.files.front()?;
+        let has_gap = self.cursor.gap > 0 || held.losses.front().is_some_and(|loss| loss.at <= held.position);
+        (!has_gap).then_some(Place {
+            file: held.number,
+            position: held.position,
+        })
+    }
+
+    /// Whether there are lost lines that were not told of, so that what is behind them waits.
+    pub(crate) fn has_gap(&self) -> bool {
+        self.cursor.gap > 0 || self.files.iter().any(|held| !held.losses.is_empty())
     }
 
     /// Whether a batch is under way.
@@ -266,8 +296,11 @@ impl Series {
         for (file, inode) in found.into_iter().skip(newer) {
             // Lines that were given up stood behind those that are still there.
             let at = first_position;
+            let number = self.taken;
+            self.taken += 1;
             self.files.push_back(Held {
                 file,
+                number,
                 inode,
                 position: std::mem::take(&mut first_position),
                 losses: VecDeque::new(),

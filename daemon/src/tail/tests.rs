@@ -204,3 +204,46 @@ async fn lines_wait_for_somebody_who_wants_them_and_then_none_is_skipped() {
     timeout(PATIENCE, tail.drained(id)).await.unwrap();
     assert_eq!(timeout(PATIENCE, outputs.shipped.recv()).await.unwrap(), Some(id));
 }
+
+#[tokio::test]
+async fn who_waits_for_lines_behind_a_gap_is_told_once_these_lines_are_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = plan(DataflowId(Uuid::now_v7()), dir.path());
+    let id = plan.order.dataflow;
+    let demand = Demand::new(LogShipping::OnDemand);
+    let (tail, mut outputs, store, _closed) = start_with(dir.path(), demand.clone());
+    // Whoever waits for an unknown run is answered in its turn: what was told before is done then.
+    let told = || tail.drained(DataflowId(Uuid::nil()));
+    write(dir.path(), "a", 0..5);
+    follow(&tail, &plan, false).await;
+    let (done, _) = oneshot::channel();
+    let look = TailCommand::Drain { dataflow: id, done };
+    tail.tell(look).await;
+    let mut changes = Changes::default();
+    changes.lost.push((id, "a".parse().unwrap(), 7));
+    store.run(move |store| store.commit(&changes)).await.unwrap();
+    tail.tell(TailCommand::Lost(id)).await;
+    told().await;
+    write(dir.path(), "a", 5..10);
+    let waiting = tokio::spawn({
+        let tail = tail.clone();
+        async move { tail.drained(id).await }
+    });
+    told().await;
+    demand.lease(id, Duration::from_secs(30), std::time::Instant::now());
+
+    let texts = |batch: &LogBatch| batch.records.iter().map(|record| record.text.clone()).collect::<Vec<_>>();
+    let before = next(&mut outputs.batches).await;
+    assert_eq!(texts(&before), ["a0", "a1", "a2", "a3", "a4"]);
+    ack(&tail, &before).await;
+    // The gap may grow for a while; then it begins another epoch.
+    let gap = next(&mut outputs.batches).await;
+    assert_eq!((gap.lost_before, gap.records.len(), gap.epoch > before.epoch), (7, 0, true));
+    assert!(!waiting.is_finished(), "while a gap may grow, what is behind it waits");
+    ack(&tail, &gap).await;
+    let behind = next(&mut outputs.batches).await;
+    assert_eq!(texts(&behind), ["a5", "a6", "a7", "a8", "a9"]);
+    assert!(!waiting.is_finished(), "the lines behind the gap are not there yet");
+    ack(&tail, &behind).await;
+    timeout(PATIENCE, waiting).await.unwrap().unwrap();
+}

@@ -403,3 +403,25 @@ fn a_torn_end_that_is_counted_as_lost_is_no_line() {
     assert_eq!(drain_with_gaps(&mut series), (numbers(0..1), vec![(1, 1)]));
     assert!(series.is_drained().unwrap());
 }
+
+#[test]
+fn places_go_on_over_gaps_and_the_end_is_reached_with_the_last_line() {
+    let (mut writer, mut series) = four_files();
+    let end = series.end().unwrap();
+    series.give_back(Give::Any).unwrap();
+    series.give_back(Give::Any).unwrap();
+    assert_eq!(series.end().unwrap(), end, "what is given back moves no place");
+    assert_eq!(series.place(), None, "the gap is not told");
+    let epoch = series.cursor().epoch;
+    assert_eq!(gap(&mut series), 6);
+    assert!(series.cursor().epoch > epoch && series.place().unwrap() < end);
+    series.look(1).unwrap();
+    let third = series.read(false, 1).unwrap().unwrap();
+    assert_eq!(texts(&third), numbers(6..9));
+    series.acked().unwrap();
+    assert!(series.place().unwrap() < end);
+    writer.rotate(9);
+    writer.line();
+    assert_eq!(drain(&mut series), numbers(9..13));
+    assert!(series.place().unwrap() > end);
+}
