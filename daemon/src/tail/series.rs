@@ -118,11 +118,12 @@ impl Series {
 
     /// The place behind the last byte that was written.
     pub(crate) fn end(&self) -> io::Result<Place> {
-        self.files.back().map_or(Ok(Place::default()), |held| {
-            Ok(Place {
-                file: held.number,
-                position: held.file.metadata()?.len(),
-            })
+        let Some(held) = self.files.back() else {
+            return Ok(Place::default());
+        };
+        Ok(Place {
+            file: held.number,
+            position: held.file.metadata()?.len(),
         })
     }
 
