@@ -194,7 +194,10 @@ fn epochs_go_on_however_the_clock_jumps() {
         writer.line();
         // Whatever is read is placed behind what was read before, over a restart as well.
         while let Some(lines) = series.read(true, now).unwrap() {
-            let offset = lines.records.last().map_or(series.cursor().offset, |record| record.offset);
+            let offset = lines
+                .records
+                .last()
+                .map_or_else(|| series.cursor().offset, |record| record.offset);
             seen.push((series.cursor().epoch, offset));
             assert!(lines.records.iter().all(|record| record.at_unix_ms <= now), "{lines:?}");
             series.acked().unwrap();
